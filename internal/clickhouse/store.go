@@ -1,0 +1,211 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"sync"
+	"time"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+const (
+	defaultDatabase = "keytrail"
+	defaultMaxConns = 8
+	dialTimeout     = 10 * time.Second
+	// answerTimeout is how long a statement may take until its first byte. An
+	// inserter gives a block up after as long.
+	answerTimeout = 10 * time.Minute
+	openTimeout   = 20 * time.Second
+	openPause     = 100 * time.Millisecond
+)
+
+// Config says which store to open. Either Socket or DSN must be set.
+type Config struct {
+	// DSN is a clickhouse://, http:// or https:// address, with credentials if
+	// the server wants them. It is never logged and in no error.
+	DSN string
+	// Socket is the unix socket of the embedded engine's HTTP interface. It wins
+	// over DSN.
+	Socket string
+	// Database to work in; made if it is missing. Empty: the DSN's, else
+	// "keytrail".
+	Database string
+	// MaxConns bounds the statements under way at once; 0 means 8. A statement
+	// beyond it waits up to 10 s for its turn.
+	MaxConns int
+	// Logger gets what an operator should know. It must be set.
+	Logger *slog.Logger
+}
+
+// Validate reports everything that is wrong with c at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.DSN == "" && c.Socket == "" {
+		errs = append(errs, errors.New("neither a DSN nor a socket is given"))
+	}
+	if c.Database != "" && !identifier.MatchString(c.Database) {
+		errs = append(errs, fmt.Errorf("database name %q is not letters, digits and underscores", c.Database))
+	}
+	if c.MaxConns < 0 {
+		errs = append(errs, fmt.Errorf("max conns %d is negative", c.MaxConns))
+	}
+	if c.Logger == nil {
+		errs = append(errs, errors.New("no logger is given"))
+	}
+	return errors.Join(errs...)
+}
+
+// Store is an open analytics store. It is safe for concurrent use and holds no
+// goroutine of its own.
+type Store struct {
+	conn     driver.Conn
+	database string
+	logger   *slog.Logger
+
+	// mu guards tables.
+	mu sync.Mutex
+	// tables remembers what an insert must know of its table.
+	tables map[string]*tableInfo
+}
+
+// identifier is the form of every table, column, alias and setting name.
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+
+// Open connects, makes the database if it is missing, and returns the store. It
+// waits up to 20 s for a server that refuses connections (the embedded engine
+// may be starting); any other fault is returned at once.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("clickhouse: config: %w", err)
+	}
+	opts, err := options(cfg)
+	if err != nil {
+		return nil, err
+	}
+	database := opts.Auth.Database
+	if err := createDatabase(ctx, opts, database); err != nil {
+		return nil, fmt.Errorf("open database %s: %w", database, err)
+	}
+	conn, err := chgo.Open(opts)
+	if err != nil {
+		return nil, fmt.Errorf("clickhouse: open: %w", err)
+	}
+	s := &Store{conn: conn, database: database, logger: cfg.Logger, tables: map[string]*tableInfo{}}
+	if err := s.Ping(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open database %s: %w", database, err), conn.Close())
+	}
+	return s, nil
+}
+
+// Close releases the connections. Statements under way may fail.
+func (s *Store) Close() error {
+	if err := s.conn.Close(); err != nil {
+		return fmt.Errorf("clickhouse: close: %w", err)
+	}
+	return nil
+}
+
+// Database returns the name of the database that unqualified tables are in.
+func (s *Store) Database() string { return s.database }
+
+// Ping returns nil when the store answers a query.
+func (s *Store) Ping(ctx context.Context) error { return classify(ctx, s.conn.Ping(ctx)) }
+
+// Exec runs one statement that returns no rows: schema changes and mutations
+// written by this program. It returns when the server has carried it out. Every
+// `?` in sql takes one of args; a time is bound as a UTC literal with
+// milliseconds.
+func (s *Store) Exec(ctx context.Context, sql string, args ...any) error {
+	bound := make([]any, len(args))
+	for i, a := range args {
+		if t, ok := a.(time.Time); ok {
+			a = t.UTC().Format("2006-01-02 15:04:05.000")
+		}
+		bound[i] = a
+	}
+	s.forgetTables()
+	// Answer only when all is done, so that a failure is in the status.
+	ctx = chgo.Context(ctx, chgo.WithSettings(chgo.Settings{"wait_end_of_query": 1}))
+	return classify(ctx, s.conn.Exec(ctx, sql, bound...))
+}
+
+// options makes the driver's options. The driver gets no logger: it would log
+// statements with the values in them.
+func options(cfg Config) (*chgo.Options, error) {
+	opts := &chgo.Options{Protocol: chgo.HTTP, Addr: []string{"embedded"}}
+	if cfg.Socket == "" {
+		parsed, err := chgo.ParseDSN(cfg.DSN)
+		if err != nil {
+			// The parser's error repeats the address, password and all.
+			return nil, errors.New("clickhouse: the DSN is not a valid clickhouse://, http:// or https:// address")
+		}
+		opts = parsed
+	} else {
+		opts.DialContext = func(ctx context.Context, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", cfg.Socket)
+		}
+		opts.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) {
+			t.Proxy = nil // The socket is next door, whatever the environment says.
+			return t, nil
+		}
+	}
+	if cfg.Database != "" {
+		opts.Auth.Database = cfg.Database
+	}
+	if opts.Auth.Database == "" {
+		opts.Auth.Database = defaultDatabase
+	}
+	if !identifier.MatchString(opts.Auth.Database) {
+		return nil, errors.New("clickhouse: the DSN's database name is not letters, digits and underscores")
+	}
+	opts.MaxOpenConns = cfg.MaxConns
+	if opts.MaxOpenConns == 0 {
+		opts.MaxOpenConns = defaultMaxConns
+	}
+	opts.MaxIdleConns = opts.MaxOpenConns
+	opts.DialTimeout = dialTimeout
+	opts.ReadTimeout = answerTimeout
+	return opts, nil
+}
+
+// createDatabase connects without a database, since the server refuses a session
+// in one that is missing.
+func createDatabase(ctx context.Context, opts *chgo.Options, database string) error {
+	bare := *opts
+	bare.Auth.Database = ""
+	conn, err := chgo.Open(&bare)
+	if err != nil {
+		return fmt.Errorf("clickhouse: open: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	err = retryUnavailable(ctx, func() error {
+		return classify(ctx, conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS `"+database+"`"))
+	})
+	return errors.Join(err, conn.Close())
+}
+
+// retryUnavailable calls f until it no longer says ErrUnavailable or ctx ends.
+func retryUnavailable(ctx context.Context, f func() error) error {
+	pause := time.NewTicker(openPause)
+	defer pause.Stop()
+	for {
+		err := f()
+		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-pause.C:
+		}
+	}
+}
