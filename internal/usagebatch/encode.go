@@ -37,16 +37,26 @@ func (c *Codec) Encode(uses []domain.Use) ([]byte, error) {
 type encoder struct {
 	body []byte
 	col  []byte
-	dict dictionary
-	keys dictionary
-	vals dictionary
-	sets dictionary
-	pair []string // Label keys of one use, sorted.
-	set  []byte   // One label set as stored.
+	// payload is the second half of a column of texts.
+	payload []byte
+	hex     [256]byte // Values of the lower-case hexadecimal digits.
+	dict    dictionary
+	keys    dictionary
+	vals    dictionary
+	sets    dictionary
+	pair    []string // Label keys of one use, sorted.
+	set     []byte   // One label set as stored.
 }
 
 func newEncoder() *encoder {
-	return &encoder{dict: newDictionary(), keys: newDictionary(), vals: newDictionary(), sets: newDictionary()}
+	e := &encoder{dict: newDictionary(), keys: newDictionary(), vals: newDictionary(), sets: newDictionary()}
+	for i := range e.hex {
+		e.hex[i] = notHex
+	}
+	for i, c := range "0123456789abcdef" {
+		e.hex[c] = byte(i)
+	}
+	return e
 }
 
 func (e *encoder) encode(uses []domain.Use) error {
@@ -85,28 +95,21 @@ func (e *encoder) flush() {
 
 func (e *encoder) texts(uses []domain.Use, of func(*domain.Use) string) {
 	some := false
+	e.payload = e.payload[:0]
 	for i := range uses {
 		s := of(&uses[i])
 		some = some || s != ""
-		if isUUID(s) {
+		if len(s) == uuidBytes && e.appendUUID(s) {
 			e.col = append(e.col, 0)
 			continue
 		}
 		e.col = binary.AppendUvarint(e.col, uint64(len(s))+1)
+		e.payload = append(e.payload, s...)
 	}
 	if !some {
 		e.col = e.col[:0]
-		e.flush()
-		return
 	}
-	for i := range uses {
-		s := of(&uses[i])
-		if isUUID(s) {
-			e.col = appendUUID(e.col, s)
-			continue
-		}
-		e.col = append(e.col, s...)
-	}
+	e.col = append(e.col, e.payload...)
 	e.flush()
 }
 
@@ -288,46 +291,31 @@ func zigzag(v int64) uint64 { return uint64(v<<1) ^ uint64(v>>63) } //nolint:gos
 
 func unzigzag(v uint64) int64 { return int64(v>>1) ^ -int64(v&1) } //nolint:gosec // As above.
 
-// isUUID reports whether s is a UUID in lower-case canonical form.
-func isUUID(s string) bool {
-	if len(s) != 36 {
+// uuidBytes is the length of a UUID's canonical form.
+const uuidBytes = 36
+
+// appendUUID appends the 16 bytes that s spells to the payload and returns true,
+// if s, of 36 bytes, is a UUID in lower-case canonical form.
+func (e *encoder) appendUUID(s string) bool {
+	if s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return false
 	}
-	for i := range len(s) {
-		c := s[i]
-		switch i {
-		case 8, 13, 18, 23:
-			if c != '-' {
-				return false
-			}
-		default:
-			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-				return false
-			}
-		}
+	var id [16]byte
+	var seen byte
+	for i, at := range [16]int{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34} {
+		hi, lo := e.hex[s[at]], e.hex[s[at+1]]
+		seen |= hi | lo
+		id[i] = hi<<4 | lo
 	}
+	if seen&notHex != 0 {
+		return false
+	}
+	e.payload = append(e.payload, id[:]...)
 	return true
 }
 
-func nibble(c byte) byte {
-	if c <= '9' {
-		return c - '0'
-	}
-	return c - 'a' + 10
-}
-
-// appendUUID appends the 16 bytes of s, for which isUUID holds.
-func appendUUID(b []byte, s string) []byte {
-	for i := 0; i < len(s); {
-		if s[i] == '-' {
-			i++
-			continue
-		}
-		b = append(b, nibble(s[i])<<4|nibble(s[i+1]))
-		i += 2
-	}
-	return b
-}
+// notHex marks, in encoder.hex, what is no lower-case hexadecimal digit.
+const notHex = 0x80
 
 // uuidText appends the canonical form of 16 bytes.
 func uuidText(b, id []byte) []byte {
