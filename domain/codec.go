@@ -16,6 +16,16 @@ var ErrUnknownType = errors.New("unknown event type")
 // with the length of the JSON header, the header, and the columns.
 const usageMagic = "KTU1"
 
+// EventTypes returns the stored name of every event that this version reads.
+func EventTypes() []string {
+	return []string{
+		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeServiceIDCreated, TypeServiceIDDeleted,
+		TypeKeyCreated, TypeKeyUpdated, TypeKeyLocked, TypeKeyUnlocked, TypeKeyDisabled, TypeKeyEnabled,
+		TypeKeyDeleted, TypeKeyObserved, TypeUsageRecorded, TypeCommandRefused, TypeAuditAccessed,
+		TypeFindingOpened, TypeFindingExtended,
+	}
+}
+
 // EncodeEvent returns the stored bytes of e and whether they are JSON. Only usage
 // batches are not.
 func EncodeEvent(e Event) (data []byte, isJSON bool, err error) {

@@ -1,0 +1,256 @@
+package domain
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// serviceIAMPrefix begins the IAM id of every service ID.
+const serviceIAMPrefix = "iam-"
+
+// ServiceIAMID returns the IAM id of the service ID with that identifier.
+func ServiceIAMID(id string) IAMID { return IAMID(serviceIAMPrefix + id) }
+
+// ServiceIDOf returns the identifier of the service ID that iam names, and whether it
+// names one.
+func ServiceIDOf(iam IAMID) (string, bool) {
+	id, ok := strings.CutPrefix(string(iam), serviceIAMPrefix)
+	return id, ok && strings.HasPrefix(id, "ServiceId-")
+}
+
+// Member is a user of an account.
+type Member struct {
+	Name, Email string
+	Roles       []Role
+}
+
+// Account is the fold of an account's stream. The zero Account has no history.
+type Account struct {
+	id                    AccountID
+	name, source          string
+	owner                 IAMID
+	ownerName, ownerEmail string
+	createdAt             time.Time
+	members               map[IAMID]Member // Users, and service IDs that hold roles.
+	last                  time.Time
+}
+
+// FoldAccount returns the account whose whole stream is history, in log order.
+func FoldAccount(history []Recorded) Account {
+	var a Account
+	for _, rec := range history {
+		a = a.Evolve(rec)
+	}
+	return a
+}
+
+// Evolve returns a after rec; events that are not about an account change nothing.
+func (a Account) Evolve(rec Recorded) Account {
+	if rec.Meta.EffectiveAt.After(a.last) {
+		a.last = rec.Meta.EffectiveAt
+	}
+	switch e := rec.Event.(type) {
+	case AccountCreated:
+		a.id, a.name, a.source = e.Account, e.Name, e.Source
+		a.owner, a.ownerName, a.ownerEmail = e.Owner, e.OwnerName, e.OwnerEmail
+		a.createdAt = rec.Meta.EffectiveAt
+	case MemberAdded:
+		a = a.with(e.IAMID, Member{Name: e.Name, Email: e.Email, Roles: e.Roles})
+	case RolesSet:
+		m := a.members[e.IAMID]
+		m.Roles = e.New
+		a = a.with(e.IAMID, m)
+	case KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled, KeyDeleted, KeyObserved,
+		ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed, FindingOpened, FindingExtended:
+	}
+	return a
+}
+
+func (a Account) with(id IAMID, m Member) Account {
+	a.members = maps.Clone(a.members)
+	if a.members == nil {
+		a.members = make(map[IAMID]Member)
+	}
+	a.members[id] = m
+	return a
+}
+
+// Exists reports whether the account was created.
+func (a Account) Exists() bool { return a.id != "" }
+
+// ID returns the account's id.
+func (a Account) ID() AccountID { return a.id }
+
+// Name returns the account's name.
+func (a Account) Name() string { return a.name }
+
+// Source returns the system that an account of another system belongs to, or "".
+func (a Account) Source() string { return a.source }
+
+// Owner returns who holds every role in the account.
+func (a Account) Owner() IAMID { return a.owner }
+
+// CreatedAt returns when the account was created.
+func (a Account) CreatedAt() time.Time { return a.createdAt }
+
+// Identities returns the owner and the members, sorted.
+func (a Account) Identities() []IAMID {
+	ids := slices.Collect(maps.Keys(a.members))
+	if a.owner != "" && !slices.Contains(ids, a.owner) {
+		ids = append(ids, a.owner)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Member returns what the account knows of id; the owner is a member.
+func (a Account) Member(id IAMID) (Member, bool) {
+	m, ok := a.members[id]
+	if !ok && id == a.owner && id != "" {
+		return Member{Name: a.ownerName, Email: a.ownerEmail}, true
+	}
+	return m, ok
+}
+
+// Standing returns what id is in the account.
+func (a Account) Standing(id IAMID) Standing {
+	m, ok := a.members[id]
+	return Standing{Owner: id != "" && id == a.owner, Member: ok, Roles: m.Roles}
+}
+
+// NextEffective returns the effective time of a fact that is decided now.
+func (a Account) NextEffective(now time.Time) time.Time { return NextEffective(now, a.last) }
+
+// AccountCommand is an order about one account. The set is closed.
+//
+//sumtype:decl
+type AccountCommand interface {
+	isAccountCommand()
+}
+
+// CreateAccount makes a new account.
+type CreateAccount struct {
+	Account    AccountID
+	Name       string
+	Owner      IAMID
+	OwnerName  string
+	OwnerEmail string
+	Source     string
+}
+
+// AddMember takes a user into the account.
+type AddMember struct {
+	IAMID IAMID
+	Name  string
+	Email string
+	Roles []Role
+}
+
+// SetRoles sets all the roles of a member or of a service ID.
+type SetRoles struct {
+	IAMID IAMID
+	Roles []Role
+}
+
+func (CreateAccount) isAccountCommand() {}
+func (AddMember) isAccountCommand()     {}
+func (SetRoles) isAccountCommand()      {}
+
+// Decide returns the facts that cmd adds to the history of a. No facts and a nil
+// error mean that cmd repeats what is already so.
+func (a Account) Decide(cmd AccountCommand) ([]Event, error) {
+	switch c := cmd.(type) {
+	case CreateAccount:
+		return a.create(c)
+	case AddMember:
+		return a.addMember(c)
+	case SetRoles:
+		return a.setRoles(c)
+	default:
+		return nil, Errorf(Internal, "unexpected command %T", cmd)
+	}
+}
+
+func (a Account) create(c CreateAccount) ([]Event, error) {
+	if err := checkName(c.Name); err != nil {
+		return nil, err
+	}
+	if !ValidID(string(c.Account)) || len(c.Account) > accountBytesMax {
+		return nil, Errorf(Invalid, "is not an account id").WithField("id").WithMessageCode("invalid_id")
+	}
+	if !ValidID(string(c.Owner)) {
+		return nil, Errorf(Invalid, "is not an IAM id").WithField("owner_iam_id").WithMessageCode("invalid_iam_id")
+	}
+	if a.Exists() {
+		return nil, Errorf(Conflict, "account %s already exists", c.Account).WithMessageCode("account_exists")
+	}
+	return []Event{AccountCreated{
+		Account: c.Account, Name: c.Name, Owner: c.Owner, OwnerName: c.OwnerName, OwnerEmail: c.OwnerEmail, Source: c.Source,
+	}}, nil
+}
+
+func (a Account) addMember(c AddMember) ([]Event, error) {
+	roles, err := checkRoles(c.Roles)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkText("name", c.Name, KeyNameBytesMax); err != nil {
+		return nil, err
+	}
+	if _, service := ServiceIDOf(c.IAMID); service || !ValidID(string(c.IAMID)) || c.IAMID == SystemIAMID {
+		return nil, Errorf(Invalid, "is not the IAM id of a user").WithField("iam_id").WithMessageCode("invalid_iam_id")
+	}
+	if !a.Exists() {
+		return nil, errNoAccount()
+	}
+	if m, ok := a.Member(c.IAMID); ok {
+		if m.Name == c.Name && m.Email == c.Email && slices.Equal(m.Roles, roles) {
+			return nil, nil
+		}
+		return nil, Errorf(Conflict, "user %s is a member already", c.IAMID).WithMessageCode("member_exists")
+	}
+	return []Event{MemberAdded{Account: a.id, IAMID: c.IAMID, Name: c.Name, Email: c.Email, Roles: roles}}, nil
+}
+
+func (a Account) setRoles(c SetRoles) ([]Event, error) {
+	roles, err := checkRoles(c.Roles)
+	if err != nil {
+		return nil, err
+	}
+	m, member := a.Member(c.IAMID)
+	_, service := ServiceIDOf(c.IAMID)
+	switch {
+	case !a.Exists():
+		return nil, errNoAccount()
+	case c.IAMID == a.owner:
+		return nil, Errorf(Conflict, "the owner of an account holds every role").WithMessageCode("owner_roles")
+	case !member && !service:
+		return nil, Errorf(NotFound, "no such member").WithMessageCode("member_not_found")
+	case slices.Equal(m.Roles, roles):
+		return nil, nil
+	}
+	return []Event{RolesSet{Account: a.id, IAMID: c.IAMID, Old: m.Roles, New: roles}}, nil
+}
+
+// accountBytesMax bounds an account id (see [AccountID]).
+const accountBytesMax = 64
+
+// checkRoles returns roles sorted, each once, or why one is no role.
+func checkRoles(roles []Role) ([]Role, error) {
+	for _, r := range roles {
+		switch r {
+		case RoleAdministrator, RoleOperator, RoleEditor, RoleViewer, RoleVerifier, RoleAuditor, RoleIngester, RoleResponder:
+		default:
+			return nil, Errorf(Invalid, "%q is not a role", r).WithField("roles").WithMessageCode("invalid_role")
+		}
+	}
+	sorted := slices.Clone(roles)
+	slices.Sort(sorted)
+	return slices.Compact(sorted), nil
+}
+
+func errNoAccount() *Error {
+	return Errorf(NotFound, "no such account").WithMessageCode("account_not_found")
+}
