@@ -174,6 +174,12 @@ func reasonType(status int) string {
 		return "Not Modified"
 	case 307:
 		return "Temporary Redirect"
+	}
+	return refusalType(status)
+}
+
+func refusalType(status int) string {
+	switch status {
 	case 400:
 		return "Bad Request"
 	case 401:
