@@ -12,6 +12,7 @@ import (
 const (
 	defaultAppendTimeout = 10 * time.Second
 	defaultReadTimeout   = 30 * time.Second
+	defaultAppendBytes   = 1 << 20
 )
 
 // Config says where the event log is and how long to wait for it.
@@ -24,6 +25,9 @@ type Config struct {
 	AppendTimeout time.Duration
 	// ReadTimeout bounds one read call with all its retries. Default 30 s.
 	ReadTimeout time.Duration
+	// MaxAppendBytes is the server's limit on the events of one append, as it counts
+	// them: data, metadata and twice the type. Default 1 MiB, EventStoreDB's own.
+	MaxAppendBytes int
 	// Logger receives the log's and the client's messages. Required.
 	Logger *slog.Logger
 }
@@ -34,6 +38,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.ReadTimeout == 0 {
 		c.ReadTimeout = defaultReadTimeout
+	}
+	if c.MaxAppendBytes == 0 {
+		c.MaxAppendBytes = defaultAppendBytes
 	}
 }
 
@@ -53,6 +60,9 @@ func (c Config) Validate() error {
 	}
 	if c.ReadTimeout < 0 {
 		errs = append(errs, fmt.Errorf("event log: read timeout %s is negative", c.ReadTimeout))
+	}
+	if c.MaxAppendBytes < 0 {
+		errs = append(errs, fmt.Errorf("event log: append limit of %d bytes is negative", c.MaxAppendBytes))
 	}
 	if c.Logger == nil {
 		errs = append(errs, errors.New("event log: a logger is required"))

@@ -3,69 +3,83 @@ package eventlog
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
+	"time"
 )
 
-// Log is a connection to the event log. It is safe for concurrent use.
+// Log is a connection to the event log. It is safe for concurrent use. It
+// reconnects by itself.
 type Log struct {
-	cfg Config
+	cfg  Config
+	pool *pool
+
+	mu            sync.Mutex // Guards subscriptions and closed.
+	subscriptions map[*Subscription]struct{}
+	closed        bool
 }
 
-// Subscription follows the log. One goroutine at a time may call Next.
-type Subscription struct{}
-
-// Open connects to the event log and fails with a clear error if it cannot.
+// Open connects to the event log. It fails at once with a clear error if the
+// configuration is wrong, and after cfg.ReadTimeout if nobody answers.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
 	cfg.setDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return nil, errors.ErrUnsupported
+	l := &Log{cfg: cfg, pool: newPool(cfg), subscriptions: make(map[*Subscription]struct{})}
+	if _, err := l.newest(ctx, 1, func(Raw) bool { return true }); err != nil {
+		return nil, errors.Join(fmt.Errorf("open event log: %w", err), l.Close())
+	}
+	return l, nil
 }
 
-// Close ends every subscription, waits for the calls in flight and closes the connection.
-func (l *Log) Close() error { return errors.ErrUnsupported }
-
-// Append stores events in one transaction at the end of stream. When it returns
-// nil they are durable. It repeats itself while the log is unavailable, until
-// its timeout; such repeats cannot store anything twice.
-func (l *Log) Append(ctx context.Context, stream string, exp Expected, events ...Proposed) (Appended, error) {
-	return Appended{}, errors.ErrUnsupported
+// Close ends every subscription, waits for the calls in flight and closes the
+// connection. Calling it again does nothing.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	open := make([]*Subscription, 0, len(l.subscriptions))
+	for s := range l.subscriptions {
+		open = append(open, s)
+	}
+	l.mu.Unlock()
+	for _, s := range open {
+		s.Close()
+	}
+	return l.pool.close(max(l.cfg.AppendTimeout, l.cfg.ReadTimeout) + time.Second)
 }
 
-// ReadStream returns at most limit events, the first at revision from or after. A missing stream has none.
-func (l *Log) ReadStream(ctx context.Context, stream string, from uint64, limit int) ([]Raw, error) {
-	return nil, errors.ErrUnsupported
+const (
+	retryFirst = 5 * time.Millisecond
+	retryMax   = 500 * time.Millisecond
+)
+
+// retry runs try until it says that it is done or ctx ends. It returns try's last
+// error.
+func (l *Log) retry(ctx context.Context, try func() (done bool, err error)) error {
+	wait := retryFirst
+	for {
+		done, err := try()
+		if done || errors.Is(err, ErrClosed) {
+			return err
+		}
+		if pause(ctx, l.pool.closed, wait) != nil {
+			return err
+		}
+		wait = min(2*wait, retryMax)
+	}
 }
 
-// ReadStreamBackwards returns at most limit events, newest first, beginning at revision *from, or at the end if from is nil.
-func (l *Log) ReadStreamBackwards(ctx context.Context, stream string, from *uint64, limit int) ([]Raw, error) {
-	return nil, errors.ErrUnsupported
+// pause waits for d, or returns an error when ctx or closed ends first.
+func pause(ctx context.Context, closed <-chan struct{}, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-closed:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
-
-// Last returns the newest event of stream, or false if there is none.
-func (l *Log) Last(ctx context.Context, stream string) (Raw, bool, error) {
-	return Raw{}, false, errors.ErrUnsupported
-}
-
-// SetMaxCount makes the log keep only the newest n events of a machinery stream.
-func (l *Log) SetMaxCount(ctx context.Context, stream string, n uint64) error {
-	return errors.ErrUnsupported
-}
-
-// Head returns the position of the newest event whose stream has one of the prefixes, or 0 if there is none.
-func (l *Log) Head(ctx context.Context, prefixes []string) (uint64, error) {
-	return 0, errors.ErrUnsupported
-}
-
-// Subscribe follows the log from opt.After.
-func (l *Log) Subscribe(ctx context.Context, opt SubscribeOptions) (*Subscription, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Next returns the next delivery, in log order, never one twice and none skipped.
-func (s *Subscription) Next(ctx context.Context) (Delivery, error) {
-	return Delivery{}, errors.ErrUnsupported
-}
-
-// Close ends the subscription and waits for its goroutine.
-func (s *Subscription) Close() {}

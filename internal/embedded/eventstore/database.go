@@ -1,0 +1,172 @@
+package eventstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	_ "modernc.org/sqlite" // The driver named "sqlite".
+)
+
+// schemaVersion is the version of the tables below. A file with a newer one is refused.
+const schemaVersion = 1
+
+// schema is the log.
+//
+// blocks is the log itself in order of position: one row holds the frames of up
+// to 16 KiB of whole appends, since a row an event would cost more than the wire.
+// runs finds the events of a stream: one row an append, whose events lie one
+// after the other in one block. streams gives names a number, so that runs stays
+// small, and carries the limits that the stream's metadata set. Nothing but those
+// limits is ever updated, nothing is deleted.
+const schema = `
+CREATE TABLE streams (
+	sid        INTEGER PRIMARY KEY,
+	name       TEXT NOT NULL UNIQUE,
+	max_count  INTEGER,
+	max_age_s  INTEGER,
+	trim_below INTEGER
+) STRICT;
+CREATE TABLE blocks (
+	first_pos INTEGER PRIMARY KEY,
+	last_pos  INTEGER NOT NULL,
+	events    INTEGER NOT NULL,
+	crc32c    INTEGER NOT NULL,
+	body      BLOB NOT NULL
+) STRICT;
+CREATE TABLE runs (
+	sid       INTEGER NOT NULL,
+	first_rev INTEGER NOT NULL,
+	events    INTEGER NOT NULL,
+	created   INTEGER NOT NULL,
+	block     INTEGER NOT NULL,
+	at        INTEGER NOT NULL,
+	PRIMARY KEY (sid, first_rev)
+) STRICT, WITHOUT ROWID;
+`
+
+// database is the SQLite file: one connection that writes, a pool that reads.
+type database struct {
+	write *sql.DB
+	read  *sql.DB
+}
+
+// openDatabase opens or makes the file in dir and checks that it is whole enough
+// to be used.
+func openDatabase(ctx context.Context, dir string) (_ *database, err error) {
+	path := filepath.Join(dir, "events.db")
+	write, err := openPool(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)",
+		"wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-65536)", "temp_store(MEMORY)")
+	if err != nil {
+		return nil, err
+	}
+	d := &database{write: write}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if err := d.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("open event log %s: %w", path, err)
+	}
+	if err := syncFolder(dir); err != nil {
+		return nil, err
+	}
+	d.read, err = openPool(path, max(4, runtime.NumCPU()), "query_only(1)", "busy_timeout(10000)", "cache_size(-16384)")
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func openPool(path string, connections int, pragmas ...string) (*sql.DB, error) {
+	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{"_pragma": pragmas}.Encode()}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, fmt.Errorf("open event log: %w", err)
+	}
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	return db, nil
+}
+
+// prepare makes the tables in a new file, and refuses a newer or damaged one.
+func (d *database) prepare(ctx context.Context) error {
+	var version int
+	if err := d.write.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+		return fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	switch {
+	case version > schemaVersion:
+		return fmt.Errorf("the file has schema version %d, this program knows %d: use the newer program", version, schemaVersion)
+	case version == 0:
+		return d.create(ctx)
+	}
+	return d.check(ctx)
+}
+
+// checkBytesMax is the size up to which the whole file is checked at open: about a
+// second. A bigger file is checked in its schema and its newest block only; every
+// block carries a checksum that is looked at whenever it is read.
+const checkBytesMax = 512 << 20
+
+func (d *database) check(ctx context.Context) error {
+	var sizeBytes int64
+	const size = `SELECT page_count * page_size FROM pragma_page_count, pragma_page_size`
+	if err := d.write.QueryRowContext(ctx, size).Scan(&sizeBytes); err != nil {
+		return fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	check := `PRAGMA quick_check(1)`
+	if sizeBytes > checkBytesMax {
+		check = `PRAGMA quick_check('sqlite_schema')`
+	}
+	var verdict string
+	if err := d.write.QueryRowContext(ctx, check).Scan(&verdict); err != nil {
+		return fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("%w: %s: restore the data folder from a copy", errCorrupt, verdict)
+	}
+	return nil
+}
+
+func (d *database) create(ctx context.Context) error {
+	tx, err := d.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("make tables: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil {
+		return errors.Join(fmt.Errorf("make tables: %w", err), tx.Rollback())
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("make tables: %w", err)
+	}
+	return nil
+}
+
+// close closes the readers first: the writer's close then folds the WAL away.
+func (d *database) close() error {
+	var errs []error
+	if d.read != nil {
+		errs = append(errs, d.read.Close())
+	}
+	return errors.Join(append(errs, d.write.Close())...)
+}
+
+// syncFolder makes the names of new files in dir durable.
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open data folder: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // Opened for reading.
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync data folder: %w", err)
+	}
+	return nil
+}

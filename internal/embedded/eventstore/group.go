@@ -1,0 +1,402 @@
+package eventstore
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"math"
+)
+
+// expectation is what an append requires of its stream.
+type expectation int
+
+const (
+	expectExactly expectation = iota
+	expectNoStream
+	expectExists
+	expectAny
+)
+
+// expected is an expectation with its revision.
+type expected struct {
+	kind expectation
+	rev  uint64
+}
+
+// operation is what a request asks for.
+type operation int
+
+const (
+	opAppend operation = iota
+	opSoftDelete
+	opTombstone
+)
+
+// request is one change of one stream.
+type request struct {
+	ctx    context.Context //nolint:containedctx // It is a message: the writer drops requests whose caller is gone.
+	op     operation
+	stream string
+	expect expected
+	events []proposed
+	done   chan result
+}
+
+func (r *request) answer(res result) { r.done <- res }
+
+// result is the answer to a request. Exactly one of ok, wrong, deleted and err is set.
+type result struct {
+	ok       bool
+	rev, pos uint64
+	wrong    bool // The stream is not where it was expected to be.
+	deleted  bool // The stream is tombstoned.
+	current  head
+	err      error
+}
+
+// group is a set of appends decided one after the other and committed together.
+type group struct {
+	w       *writer
+	heads   map[string]head // What this group changes, on top of the writer's.
+	asked   []asked
+	blocks  []*block
+	runs    []groupRun
+	streams []groupStream
+	limits  map[int64]limits
+	bytes   int
+	last    uint64
+	created int64
+	lastSID int64
+}
+
+type asked struct {
+	request *request
+	result  result
+	pending bool // The result holds only if the group is committed.
+}
+
+type groupRun struct {
+	sid     int64
+	first   uint64
+	events  int
+	created int64
+	in      *block
+	at      int
+}
+
+type groupStream struct {
+	sid  int64
+	name string
+}
+
+func newGroup(w *writer) *group {
+	return &group{
+		w: w, heads: make(map[string]head), limits: make(map[int64]limits),
+		last: w.last, created: max(w.lastCreated, ticks(w.clock())), lastSID: w.lastSID,
+	}
+}
+
+// decide adds r to the group. It returns false if r must wait until the group is
+// committed, because the answer depends on events that are not on disk yet.
+func (g *group) decide(ctx context.Context, r *request) bool {
+	if err := r.ctx.Err(); err != nil {
+		g.asked = append(g.asked, asked{request: r, result: result{err: fmt.Errorf("%w: %w", errNotStored, err)}})
+		return true
+	}
+	h, err := g.head(ctx, r.stream)
+	if err != nil {
+		g.asked = append(g.asked, asked{request: r, result: result{err: fmt.Errorf("%w: %w", errNotStored, err)}})
+		return true
+	}
+	if r.op == opAppend && g.maybeRepeat(r, h) {
+		if _, pending := g.heads[r.stream]; pending {
+			return false
+		}
+		res, again, err := g.w.repeated(ctx, r, h)
+		if err != nil {
+			res, again = result{err: fmt.Errorf("%w: %w", errNotStored, err)}, true
+		}
+		if again {
+			g.asked = append(g.asked, asked{request: r, result: res})
+			return true
+		}
+	}
+	res := g.change(ctx, r, h)
+	_, pending := g.heads[r.stream]
+	g.asked = append(g.asked, asked{request: r, result: res, pending: pending || res.ok})
+	return true
+}
+
+// head returns where a stream ends, with what this group adds.
+func (g *group) head(ctx context.Context, stream string) (head, error) {
+	if h, ok := g.heads[stream]; ok {
+		return h, nil
+	}
+	if h, ok := g.w.heads.get(stream); ok {
+		return h, nil
+	}
+	h, err := loadHead(ctx, g.w.stmts.head, stream)
+	if err != nil {
+		return head{}, err
+	}
+	g.w.heads.put(stream, h)
+	return h, nil
+}
+
+// maybeRepeat reports whether r could be an append that is already stored: only
+// then are stored ids looked at.
+func (g *group) maybeRepeat(r *request, h head) bool {
+	if len(r.events) == 0 || !h.exists || h.tombstoned() {
+		return false
+	}
+	switch r.expect.kind {
+	case expectExactly:
+		return h.last > r.expect.rev
+	case expectNoStream, expectExists, expectAny:
+		return true
+	}
+	return false
+}
+
+func (e expected) holds(h head) bool {
+	switch e.kind {
+	case expectAny:
+		return true
+	case expectNoStream:
+		return !h.visible()
+	case expectExists:
+		return h.visible()
+	case expectExactly:
+		return h.exists && h.last == e.rev
+	}
+	return false
+}
+
+// change decides r and adds what it stores.
+func (g *group) change(ctx context.Context, r *request, h head) result {
+	deleted, err := g.gone(ctx, r.stream, h)
+	if err != nil {
+		return result{err: fmt.Errorf("%w: %w", errNotStored, err)}
+	}
+	if deleted {
+		return result{deleted: true, current: h}
+	}
+	if !r.expect.holds(h) {
+		return result{wrong: true, current: h}
+	}
+	switch r.op {
+	case opTombstone:
+		h.last = revisionMax - 1
+		h.exists = true
+		end := g.add(r.stream, h, []proposed{{id: newID(), typ: "$streamDeleted", json: true, data: []byte("{}")}})
+		return result{ok: true, rev: end.rev, pos: end.pos}
+	case opSoftDelete:
+		end, err := g.trim(ctx, r.stream, math.MaxInt64)
+		if err != nil {
+			return result{err: fmt.Errorf("%w: %w", errNotStored, err)}
+		}
+		return result{ok: true, rev: end.rev, pos: end.pos}
+	case opAppend:
+	}
+	if len(r.events) == 0 {
+		return result{ok: true, rev: h.last, pos: g.last, current: h}
+	}
+	if h.exists && h.limits.softDeleted() { // Writing brings the stream back, from here on.
+		if _, err := g.trim(ctx, r.stream, h.next()); err != nil {
+			return result{err: fmt.Errorf("%w: %w", errNotStored, err)}
+		}
+		h = g.heads[r.stream]
+	}
+	end := g.add(r.stream, h, r.events)
+	return result{ok: true, rev: end.rev, pos: end.pos}
+}
+
+// gone reports whether a stream, or the stream whose metadata it is, is tombstoned.
+func (g *group) gone(ctx context.Context, stream string, h head) (bool, error) {
+	if h.tombstoned() {
+		return true, nil
+	}
+	if !isMetaStream(stream) {
+		return false, nil
+	}
+	of, err := g.head(ctx, stream[2:])
+	return of.tombstoned(), err
+}
+
+// trim writes the stream's metadata anew with $tb at before, all else as it was.
+func (g *group) trim(ctx context.Context, stream string, before uint64) (place, error) {
+	name := "$$" + stream
+	h, err := g.head(ctx, name)
+	if err != nil {
+		return place{}, err
+	}
+	metadata := map[string]json.RawMessage{}
+	if h.exists {
+		old, err := g.newest(ctx, name, h)
+		if err != nil {
+			return place{}, err
+		}
+		if json.Unmarshal(old, &metadata) != nil || metadata == nil {
+			metadata = map[string]json.RawMessage{}
+		}
+	}
+	metadata["$tb"] = fmt.Appendf(nil, "%d", before)
+	data, err := json.Marshal(metadata)
+	if err != nil {
+		return place{}, fmt.Errorf("encode stream metadata: %w", err)
+	}
+	return g.add(name, h, []proposed{{id: newID(), typ: "$metadata", json: true, data: data}}), nil
+}
+
+// newest returns the data of the last event of a metadata stream, whether it is
+// on disk or in this group.
+func (g *group) newest(ctx context.Context, name string, h head) ([]byte, error) {
+	for i := len(g.blocks) - 1; i >= 0; i-- {
+		frames, err := g.blocks[i].frames(nil)
+		if err != nil {
+			return nil, err
+		}
+		for j := len(frames) - 1; j >= 0; j-- {
+			if string(frames[j].stream) == name {
+				return frames[j].data()
+			}
+		}
+	}
+	s := stream{head: h, high: h.last}
+	var data []byte
+	err := g.w.reader.walk(ctx, s, h.last, true, func(f frame) (bool, error) {
+		var err error
+		data, err = f.data()
+		return false, err
+	})
+	return data, err
+}
+
+// add places events at the end of a stream.
+func (g *group) add(name string, h head, events []proposed) place {
+	if h.sid == 0 {
+		h.sid = g.number(name)
+	}
+	b := g.block()
+	x := groupRun{sid: h.sid, first: h.next(), events: len(events), created: g.created, in: b, at: len(b.body)}
+	at := place{stream: name, created: g.created}
+	for i := range events {
+		at.rev = h.next()
+		at.pos = g.last + uint64(frameHeaderBytes+events[i].sizeBytes()+len(name)) //nolint:gosec // A size: positions have gaps, as byte offsets do.
+		b.body = appendFrame(b.body, &events[i], at)
+		if b.n == 0 {
+			b.first = at.pos
+		}
+		b.n++
+		b.last, g.last = at.pos, at.pos
+		h.last, h.exists = at.rev, true
+	}
+	g.bytes += len(b.body) - x.at
+	g.runs = append(g.runs, x)
+	g.heads[name] = h
+	if isMetaStream(name) {
+		g.limit(name[2:], parseLimits(events[len(events)-1].data))
+	}
+	return at
+}
+
+// block returns the block that takes the next append.
+func (g *group) block() *block {
+	if n := len(g.blocks); n > 0 && len(g.blocks[n-1].body) < blockBytes {
+		return g.blocks[n-1]
+	}
+	b := &block{}
+	g.blocks = append(g.blocks, b)
+	return b
+}
+
+func (g *group) number(name string) int64 {
+	g.lastSID++
+	g.streams = append(g.streams, groupStream{sid: g.lastSID, name: name})
+	return g.lastSID
+}
+
+// limit sets what the metadata of a stream hides.
+func (g *group) limit(of string, l limits) {
+	h, ok := g.heads[of]
+	if !ok {
+		h, ok = g.w.heads.get(of)
+	}
+	if !ok {
+		panic("eventstore: metadata of a stream whose head was not loaded") // gone and decide load it.
+	}
+	if h.sid == 0 {
+		h.sid = g.number(of)
+	}
+	h.limits = l
+	g.heads[of] = h
+	g.limits[h.sid] = l
+}
+
+// repeated looks whether the events of r already stand where r would have put
+// them: then it is the same success again.
+func (w *writer) repeated(ctx context.Context, r *request, h head) (result, bool, error) {
+	s := stream{head: h, high: h.last} // Stored is stored, hidden or not.
+	first := uint64(0)
+	switch r.expect.kind {
+	case expectExactly:
+		first = r.expect.rev + 1
+	case expectNoStream:
+		if r.expect.holds(h) { // Soft-deleted: it began again after the deleted events.
+			return result{}, false, nil
+		}
+		first = s.restart()
+	case expectAny, expectExists:
+		rev, ok, err := w.find(ctx, s, r.events[0].id)
+		if err != nil || !ok {
+			return result{}, false, err
+		}
+		first = rev
+	}
+	if first+uint64(len(r.events)) > h.last+1 {
+		return result{}, false, nil
+	}
+	i, same := 0, true
+	var end frame
+	err := w.reader.walk(ctx, s, first, false, func(f frame) (bool, error) {
+		same = f.id == r.events[i].id
+		end = f
+		i++
+		return same && i < len(r.events), nil
+	})
+	if err != nil || !same || i < len(r.events) {
+		return result{}, false, err
+	}
+	return result{ok: true, rev: end.rev, pos: end.pos}, true, nil
+}
+
+// restart is the first revision after a soft delete, else 0.
+func (s stream) restart() uint64 {
+	if s.limits.trimBelow.Valid && !s.limits.softDeleted() {
+		return uint64(s.limits.trimBelow.Int64) //nolint:gosec // Positive.
+	}
+	return 0
+}
+
+// findMax bounds how far back an append with 'any' looks for itself: such an
+// append is only best effort, as in EventStoreDB.
+const findMax = 64
+
+func (w *writer) find(ctx context.Context, s stream, id [16]byte) (rev uint64, ok bool, err error) {
+	seen := 0
+	err = w.reader.walk(ctx, s, s.last, true, func(f frame) (bool, error) {
+		seen++
+		rev, ok = f.rev, f.id == id
+		return !ok && seen < findMax, nil
+	})
+	return rev, ok, err
+}
+
+// newID returns a random version 4 UUID: clients look at the version.
+func newID() (id [16]byte) {
+	_, _ = rand.Read(id[:]) // It never fails.
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
