@@ -1,0 +1,243 @@
+package auth
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/golang-jwt/jwt/v5"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/httpx"
+	"example.com/keytrail/internal/keystore"
+)
+
+const (
+	issuer = "keytrail"
+	// TokenLifetime is how long a token is accepted, if its key lives as long.
+	TokenLifetime = time.Hour
+	// basicUser is the user name that says: the password is an API key.
+	basicUser          = "apikey"
+	credentialBytesMax = 8 << 10
+	agentBytesMax      = 512
+)
+
+// Authenticator turns credentials into callers. It is safe for concurrent use.
+type Authenticator struct {
+	dir   *Directory
+	store *keystore.Store
+	now   func() time.Time
+	kid   string
+}
+
+// NewAuthenticator returns an authenticator that reads the time from now.
+func NewAuthenticator(dir *Directory, store *keystore.Store, now func() time.Time) *Authenticator {
+	a := &Authenticator{dir: dir, store: store, now: now}
+	sum := sha256.Sum256(a.public())
+	a.kid = hex.EncodeToString(sum[:8])
+	return a
+}
+
+func (a *Authenticator) public() ed25519.PublicKey {
+	pub, ok := a.store.SigningKey().Public().(ed25519.PublicKey)
+	if !ok {
+		panic("auth: the signing key is not Ed25519") // The key store makes no other.
+	}
+	return pub
+}
+
+// claims are what a token says.
+type claims struct {
+	jwt.RegisteredClaims
+	IAMID   domain.IAMID `json:"iam_id"`
+	KeyID   domain.KeyID `json:"apikey_id"`
+	Account accountClaim `json:"account"`
+	Grant   string       `json:"grant_type"`
+}
+
+type accountClaim struct {
+	ID domain.AccountID `json:"bss"`
+}
+
+// Key returns the key that secret is the value of, if it is valid now. Where the key is
+// known but refused, its state comes with the error.
+func (a *Authenticator) Key(secret keystore.Secret) (domain.KeyState, error) {
+	if err := a.dir.Ready(); err != nil {
+		return domain.KeyState{}, err
+	}
+	fingerprint := a.store.FingerprintSecret(secret)
+	s, ok := a.dir.KeyByFingerprint(fingerprint)
+	if !ok || subtle.ConstantTimeCompare([]byte(s.SecretHash), []byte(fingerprint)) != 1 {
+		return domain.KeyState{}, refused("invalid_credential", "the API key is not known")
+	}
+	return s, a.dir.Check(s, a.now())
+}
+
+// Issue returns a token for the identity of key, and when it ends: after
+// [TokenLifetime], or with the key. id names the token.
+func (a *Authenticator) Issue(key domain.KeyState, id string) (keystore.Secret, time.Time, error) {
+	now := a.now().Truncate(time.Second)
+	end := now.Add(TokenLifetime)
+	if key.ExpiresAt != nil && key.ExpiresAt.Before(end) {
+		end = *key.ExpiresAt
+	}
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims{
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer: issuer, Subject: string(key.IAMID), ID: id,
+			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(end),
+		},
+		IAMID: key.IAMID, KeyID: key.ID, Account: accountClaim{ID: key.Account},
+		Grant: "urn:ibm:params:oauth:grant-type:apikey",
+	})
+	token.Header["kid"] = a.kid
+	signed, err := token.SignedString(a.store.SigningKey())
+	if err != nil {
+		return keystore.Secret{}, time.Time{}, fmt.Errorf("sign token: %w", err)
+	}
+	return keystore.NewSecret(signed), end, nil
+}
+
+// Token returns the key that a token of ours was made with, if the token and the key
+// are valid now. Where the key is known but refused, its state comes with the error.
+func (a *Authenticator) Token(token keystore.Secret) (domain.KeyState, error) {
+	if err := a.dir.Ready(); err != nil {
+		return domain.KeyState{}, err
+	}
+	var c claims
+	_, err := jwt.ParseWithClaims(token.Reveal(), &c, func(*jwt.Token) (any, error) { return a.public(), nil },
+		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithIssuer(issuer),
+		jwt.WithExpirationRequired(), jwt.WithTimeFunc(a.now))
+	switch {
+	case errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid):
+		return domain.KeyState{}, refused("token_expired", "the token has expired")
+	case err != nil:
+		return domain.KeyState{}, refused("invalid_credential", "the token is not valid")
+	}
+	s, ok := a.dir.Key(c.KeyID)
+	if !ok || s.IAMID != c.IAMID {
+		return domain.KeyState{}, refused("invalid_credential", "the key of the token is not known")
+	}
+	return s, a.dir.Check(s, a.now())
+}
+
+// JWK is one public key of [Authenticator.KeySet], as RFC 8037 has it.
+type JWK struct {
+	KeyType   string `json:"kty"`
+	Curve     string `json:"crv"`
+	Use       string `json:"use"`
+	Algorithm string `json:"alg"`
+	KeyID     string `json:"kid"`
+	X         string `json:"x"`
+}
+
+// KeySet returns the public keys that check our tokens.
+func (a *Authenticator) KeySet() []JWK {
+	return []JWK{{
+		KeyType: "OKP", Curve: "Ed25519", Use: "sig", Algorithm: jwt.SigningMethodEdDSA.Alg(), KeyID: a.kid,
+		X: base64.RawURLEncoding.EncodeToString(a.public()),
+	}}
+}
+
+// Authenticate returns who sends c. With an error it still returns what is known of
+// who tried: address and agent, and the identity where the key is known but refused.
+func (a *Authenticator) Authenticate(c *gin.Context) (Caller, error) {
+	who := Anonymous(c)
+	credential, err := credentialOf(c)
+	if err != nil {
+		return Caller{Initiator: who}, err
+	}
+	lookup, kind := a.Key, "apikey"
+	if strings.Count(credential.Reveal(), ".") == 2 {
+		lookup, kind = a.Token, "token"
+	}
+	key, err := lookup(credential)
+	if key.ID != "" {
+		who = a.initiator(who, key, kind)
+	}
+	if err != nil {
+		return Caller{Initiator: who}, err
+	}
+	return NewCaller(who, a.dir), nil
+}
+
+// InitiatorOf returns the identity of key as the one who sends c.
+func (a *Authenticator) InitiatorOf(c *gin.Context, key domain.KeyState) domain.Initiator {
+	return a.initiator(Anonymous(c), key, "apikey")
+}
+
+// initiator fills in the identity of key. credential is how it came: apikey or token.
+func (a *Authenticator) initiator(who domain.Initiator, key domain.KeyState, credential string) domain.Initiator {
+	who.IAMID, who.Account, who.CredentialID = key.IAMID, key.Account, key.ID
+	who.Name = a.dir.NameOf(key.IAMID)
+	who.AuthnID, who.AuthnName = string(key.IAMID), who.Name
+	who.Type, who.Credential = domain.ActorUser, credential
+	if key.Kind == domain.KindServiceID {
+		who.Type = domain.ActorServiceID
+		if credential == "apikey" {
+			who.Credential = "apikey-serviceid"
+		}
+	}
+	return who
+}
+
+// Anonymous returns what is known of a sender without a credential.
+func Anonymous(c *gin.Context) domain.Initiator {
+	agent := strings.ToValidUTF8(c.Request.UserAgent(), "�")
+	if len(agent) > agentBytesMax {
+		agent = strings.ToValidUTF8(agent[:agentBytesMax], "") + "…"
+	}
+	return domain.Initiator{Address: c.ClientIP(), Agent: agent}
+}
+
+// credentialOf returns what Authorization carries: a token, or a key as bearer or as
+// the password of the user "apikey".
+func credentialOf(c *gin.Context) (keystore.Secret, error) {
+	header := c.GetHeader("Authorization")
+	if header == "" {
+		return keystore.Secret{}, refused("missing_credential", "a token or an API key is required in Authorization")
+	}
+	if len(header) > credentialBytesMax {
+		return keystore.Secret{}, refused("malformed_credential", "Authorization is too long")
+	}
+	if user, password, ok := c.Request.BasicAuth(); ok {
+		if user != basicUser || password == "" {
+			return keystore.Secret{}, refused("malformed_credential", "the user name must be apikey, and the password the key")
+		}
+		return keystore.NewSecret(password), nil
+	}
+	scheme, value, _ := strings.Cut(header, " ")
+	if value = strings.TrimSpace(value); !strings.EqualFold(scheme, "Bearer") || value == "" {
+		return keystore.Secret{}, refused("malformed_credential", "Authorization must be Bearer or Basic")
+	}
+	return keystore.NewSecret(value), nil
+}
+
+// Refused is told of a request without a valid credential, before the answer. Its error,
+// if any, is answered instead.
+type Refused func(c *gin.Context, who domain.Initiator, reason error) error
+
+// Require lets only requests with a valid credential through, and tells handlers who
+// sends them: see [CallerOf]. onRefused may be nil.
+func (a *Authenticator) Require(onRefused Refused) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		caller, err := a.Authenticate(c)
+		if err == nil {
+			WithCaller(c, caller)
+			c.Next()
+			return
+		}
+		if onRefused != nil && domain.CodeOf(err) == domain.Unauthenticated {
+			if recordErr := onRefused(c, caller.Initiator, err); recordErr != nil {
+				err = recordErr
+			}
+		}
+		httpx.Fail(c, err)
+	}
+}

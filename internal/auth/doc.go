@@ -1,0 +1,12 @@
+// Package auth answers who sends a request and what they are in which account.
+//
+// [Directory] is a table in memory of accounts, members, service IDs and keys that
+// follows the log. [Authenticator] turns a credential (an API key, or a token that we
+// made from one) into a [Caller], by what the directory knows now: a key that is
+// disabled, deleted or expired is refused at once, and so are the tokens made with it.
+//
+// It refuses to guess. While the directory is not running or has not caught up, every
+// answer is [domain.Unavailable]; a key whose stream holds an event that cannot be read
+// is refused until the stream is mended. What a caller may do is not decided here but
+// in package domain.
+package auth
