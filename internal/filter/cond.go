@@ -42,6 +42,11 @@ type Field struct {
 	TextExpr string
 	// Args are the values of the placeholders in Expr.
 	Args []any
+	// Whole is, for JSON, what a comparison with the whole object looks at, if that is
+	// not Expr.
+	Whole string
+	// lazy makes a field that is dear to make.
+	lazy func() Field
 }
 
 func (f Field) operand() operand { return operand{expr: f.Expr, args: f.Args} }
@@ -123,6 +128,9 @@ func (m FieldMap) anywhere(r restriction) (clickhouse.Cond, error) {
 }
 
 func (m FieldMap) field(f Field, path []string, r restriction) (clickhouse.Cond, error) {
+	if f.lazy != nil {
+		f = f.lazy()
+	}
 	switch f.Kind {
 	case Text:
 		return text(f.operand(), r), nil
@@ -272,9 +280,12 @@ func address(f Field, r restriction) clickhouse.Cond {
 	// A source that is no address is stored as zero.
 	stored := o.raw("$ != toIPv6('::')")
 	switch {
-	case plain && errAddr == nil && addr.Zone() == "" && r.op != OpNe && r.op != OpHas:
-		return clickhouse.And(stored, o.raw(r.op.form(), addr.Unmap()))
 	case plain && errAddr == nil && addr.Zone() == "":
+		switch r.op {
+		case OpLt, OpLe, OpGt, OpGe:
+			return clickhouse.And(stored, o.raw(r.op.form(), addr.Unmap()))
+		case OpEq, OpNe, OpHas:
+		}
 		c = o.raw("$ = ?", addr.Unmap())
 	case plain && errPrefix == nil && (r.op == OpEq || r.op == OpNe || r.op == OpHas):
 		first, last := bounds(prefix)
@@ -303,6 +314,9 @@ func bounds(p netip.Prefix) (first, last netip.Addr) {
 // JSON.
 func jsonPath(f Field, path []string, r restriction) clickhouse.Cond {
 	if len(path) == 0 {
+		if f.Whole != "" {
+			f.Expr = f.Whole
+		}
 		return text(f.operand(), r)
 	}
 	keys := strings.Repeat(", ?", len(path))

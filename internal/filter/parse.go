@@ -117,6 +117,9 @@ func (p *parser) sequence(head *restriction) (node, error) {
 		if p.end() || p.peek() == ')' || p.peekKeyword("AND") {
 			return single(all), nil
 		}
+		if strings.IndexByte(" \t\r\n)(", p.text[p.pos-1]) < 0 && p.peek() != '(' {
+			return nil, p.unexpected("a space")
+		}
 	}
 }
 
