@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -38,18 +39,25 @@ func TestNewSaysWhatToMend(t *testing.T) {
 	}
 }
 
+func answer(t *testing.T, w io.Writer, body string) {
+	t.Helper()
+	if _, err := io.WriteString(w, body); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestJSONSendsTheKeyAndReadsTheServersError(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer secret" {
 			t.Errorf("Authorization = %q, want the key as bearer", r.Header.Get("Authorization"))
 		}
 		if r.URL.Path == "/ok" {
-			w.Write([]byte(`{"n":3}`))
+			answer(t, w, `{"n":3}`)
 			return
 		}
 		w.Header().Set("Retry-After", "2")
 		w.WriteHeader(http.StatusServiceUnavailable)
-		w.Write([]byte(`{"status_code":503,"errors":[{"code":"unavailable","message":"log is down"}],"trace":"t1"}`))
+		answer(t, w, `{"status_code":503,"errors":[{"code":"unavailable","message":"log is down"}],"trace":"t1"}`)
 	}))
 	t.Cleanup(srv.Close)
 	c, err := client.New(client.Config{Server: srv.URL, Key: "secret"})

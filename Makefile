@@ -1,0 +1,54 @@
+# keytrail. 'make' alone lists what there is.
+
+GO ?= go
+BIN := bin/keytrail
+DATA ?= data
+LISTEN ?= 127.0.0.1:8080
+LINT_VERSION := v2.15.0
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test short lint fmt bench torture fuzz web clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/keytrail
+	@mkdir -p bin
+	$(GO) build -trimpath -o $(BIN) ./cmd/keytrail
+
+run: build ## build, fetch the engine, start on embedded stores with a demonstration (DATA=data LISTEN=127.0.0.1:8080)
+	$(BIN) serve --data $(DATA) --listen $(LISTEN) --demo
+
+test: build ## all tests with the race detector
+	$(BIN) dev engine
+	$(GO) vet ./...
+	$(GO) test -race -timeout 20m ./...
+
+short: build ## the tests without the race detector and without the long ones
+	$(GO) test -short ./...
+
+lint: ## the linters of .golangci.yml
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) run ./...
+
+fmt: ## format the code
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) fmt ./...
+
+bench: build ## measure: commands, usage until queryable, replay, search, disk, memory, start-up
+	$(BIN) dev engine
+	$(GO) run ./scripts/bench -binary $(BIN)
+
+torture: build ## kill -9 the server and its engine at random while writing, then count (KILLS=30 SEED=…)
+	$(if $(SEED),KEYTRAIL_TORTURE_SEED=$(SEED)) KEYTRAIL_TORTURE_KILLS=$(or $(KILLS),30) $(GO) test -v -count=1 -timeout 60m -run TestNothingAcknowledged ./cmd/keytrail
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(or $(FUZZTIME),30s) $$pkg || exit 1; \
+		done; \
+	done
+
+web: ## build the console's files into web/dist (needs npm)
+	cd web && npm ci && npm run build
+
+clean: ## remove what was built; the data folder stays
+	rm -rf bin
