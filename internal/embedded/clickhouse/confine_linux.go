@@ -81,7 +81,7 @@ func addRules(ruleset int, cfg childConfig, program string) error {
 	for _, path := range []string{
 		"/etc/ld.so.cache",
 		// How much memory and how many processors there are.
-		"/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/sys/devices/system/cpu", "/sys/kernel/mm/transparent_hugepage",
+		"/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/sys/devices/system/cpu", "/sys/fs/cgroup", "/proc/self/maps",
 	} {
 		rules[path] = readFile
 	}

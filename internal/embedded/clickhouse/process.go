@@ -61,7 +61,7 @@ func startProcess(ctx context.Context, cfg Config, socket string) (*process, err
 	p := &process{cmd: cmd, leash: leash, exited: make(chan struct{})}
 	first := make(chan string, 1)
 	var readers sync.WaitGroup
-	readers.Go(func() { first <- readReport(ctx, stdout, cfg.Logger) })
+	readers.Go(func() { readOutput(ctx, stdout, first, cfg.Logger) })
 	readers.Go(func() { logLines(ctx, stderr, cfg.Logger) })
 	go func() {
 		readers.Wait()
@@ -116,15 +116,16 @@ func (e *startError) Error() string { return e.text }
 // Unwrap gives ErrLibrary, ErrInUse, ErrUnconfined or nil.
 func (e *startError) Unwrap() error { return e.kind }
 
-// readReport gives the child's first line and reads on until it closes its output.
-func readReport(ctx context.Context, r io.Reader, logger *slog.Logger) string {
+// readOutput hands over the child's first line and logs the rest until the child
+// is gone.
+func readOutput(ctx context.Context, r io.Reader, first chan<- string, logger *slog.Logger) {
 	lines := bufio.NewReader(r)
 	line, err := lines.ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		logger.WarnContext(ctx, "engine_output_unreadable", slog.Any("error", err))
 	}
+	first <- line
 	logLines(ctx, lines, logger)
-	return line
 }
 
 // logLines passes the child's output on to the log, long lines cut.
