@@ -28,7 +28,7 @@ func residentBytes(pid int) (own, children int64, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		for _, f := range strings.FieldsSeq(string(b)) {
+		for f := range strings.FieldsSeq(string(b)) {
 			child, err := strconv.Atoi(f)
 			if err != nil {
 				return 0, 0, err
