@@ -101,6 +101,7 @@ func (g *gateContext) Deadline() (time.Time, bool) {
 type pool struct {
 	cfg    Config
 	closed chan struct{}
+	idle   chan func() // Taken from by workers that have nothing to do.
 
 	mu      sync.Mutex // Guards all below.
 	current *connection
@@ -110,7 +111,9 @@ type pool struct {
 	calls   sync.WaitGroup // Every call in the client, and every attempt. Added to under mu.
 }
 
-func newPool(cfg Config) *pool { return &pool{cfg: cfg, closed: make(chan struct{})} }
+func newPool(cfg Config) *pool {
+	return &pool{cfg: cfg, closed: make(chan struct{}), idle: make(chan func())}
+}
 
 // answer is what a call in the client came to.
 type answer[T any] struct {
@@ -128,13 +131,13 @@ func call[T any](ctx context.Context, p *pool, fn func(context.Context, *esdb.Cl
 		return none, err
 	}
 	done := make(chan answer[T], 1)
-	go func() {
+	p.spawn(func() {
 		defer p.calls.Done()
 		defer c.leave()
 		defer open()
 		v, err := fn(inner, c.client)
 		done <- answer[T]{v, err}
-	}()
+	})
 	select {
 	case a := <-done:
 		return a.value, a.err
@@ -150,6 +153,25 @@ func call[T any](ctx context.Context, p *pool, fn func(context.Context, *esdb.Cl
 	case <-t.C:
 		var none T
 		return none, ctx.Err()
+	}
+}
+
+// spawn runs job in a goroutine that has done such a job before, if one is idle:
+// growing a new stack for every call costs a tenth of it.
+func (p *pool) spawn(job func()) {
+	select {
+	case p.idle <- job:
+	default:
+		go func() {
+			for {
+				job()
+				select {
+				case job = <-p.idle:
+				case <-p.closed:
+					return
+				}
+			}
+		}()
 	}
 }
 
