@@ -7,7 +7,8 @@
 -- the order of ClickHouse's UUID type is not the order of its bytes.
 --
 -- Every table that a block writes has a deduplication window of 10,000 blocks, so that
--- a redone insert with the same token is one insert.
+-- a redone insert with the same token is one insert. An insert is acknowledged when
+-- its parts are flushed (fsync_*), also the INSERT … SELECT of the computed tables.
 
 -- usage: one row a use. Never changed, never replaced.
 -- Key: an account's key's uses in time order is what nearly every question reads; the
@@ -51,7 +52,7 @@ CREATE TABLE IF NOT EXISTS usage (
 ) ENGINE = MergeTree
 PARTITION BY toYYYYMM(recorded_at)
 ORDER BY (account_id, key_id, time, position, idx)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- activity: one row an evidence event that is an activity record (all but usage
 -- batches). Key: an account's records in time order is what search pages through.
@@ -99,7 +100,7 @@ CREATE TABLE IF NOT EXISTS activity (
 ) ENGINE = MergeTree
 PARTITION BY toYYYYMM(recorded_at)
 ORDER BY (account_id, event_time, position, idx)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- key_states: every state that a key was ever in, from its effective time on. The state
 -- at T is the last by (effective_at, event_id). Not partitioned: a key's history is read
@@ -125,7 +126,7 @@ CREATE TABLE IF NOT EXISTS key_states (
     INDEX position_minmax position TYPE minmax GRANULARITY 1
 ) ENGINE = MergeTree
 ORDER BY (account_id, key_id, effective_at, event_id)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- api_keys: the newest state of each key; read with FINAL under an account filter.
 -- version orders states as the domain does, by (effective_at, event_id): the time in
@@ -155,7 +156,7 @@ CREATE TABLE IF NOT EXISTS api_keys (
     INDEX id_bloom id TYPE bloom_filter(0.001) GRANULARITY 1
 ) ENGINE = ReplacingMergeTree(version)
 ORDER BY (account_id, id)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- findings: the newest state of each finding; version is its stream revision.
 CREATE TABLE IF NOT EXISTS findings (
@@ -182,7 +183,7 @@ CREATE TABLE IF NOT EXISTS findings (
     INDEX id_bloom id TYPE bloom_filter(0.001) GRANULARITY 1
 ) ENGINE = ReplacingMergeTree(version)
 ORDER BY (account_id, id)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- usage_buckets: which hours of an account received rows (dirty: newest block that
 -- added any) and up to which block their rollup was computed (clean). Rows are maxima,
@@ -193,11 +194,14 @@ CREATE TABLE IF NOT EXISTS usage_buckets (
     dirty      SimpleAggregateFunction(max, UInt64),
     clean      SimpleAggregateFunction(max, UInt64)
 ) ENGINE = AggregatingMergeTree
-ORDER BY (account_id, hour);
+ORDER BY (account_id, hour)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- usage_hourly: the rollup. The rows of a bucket are those whose version equals the
 -- bucket's clean block; a recomputed bucket replaces its rows under a higher version.
--- addresses holds exact sets, so that distinct counts over many hours stay exact.
+-- addresses holds the exact set of source texts as they were given, the empty one
+-- included, so that distinct counts over many hours stay exact and equal
+-- uniqExact(source) over usage.
 CREATE TABLE IF NOT EXISTS usage_hourly (
     account_id LowCardinality(String),
     hour       DateTime('UTC'),
@@ -211,7 +215,8 @@ CREATE TABLE IF NOT EXISTS usage_hourly (
     addresses  AggregateFunction(uniqExact, String)
 ) ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(hour)
-ORDER BY (account_id, hour, key_id, iam_id, action);
+ORDER BY (account_id, hour, key_id, iam_id, action)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- use_violations: one row a use whose key was not valid at that moment, judged by all
 -- that the log knew up to block. Recomputed for a key whose history changed: retracted
@@ -236,4 +241,5 @@ CREATE TABLE IF NOT EXISTS use_violations (
     state_event_id String CODEC(ZSTD(1)),
     INDEX block_minmax block TYPE minmax GRANULARITY 1
 ) ENGINE = ReplacingMergeTree(block)
-ORDER BY (account_id, key_id, time, position, idx);
+ORDER BY (account_id, key_id, time, position, idx)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;

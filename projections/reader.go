@@ -1,0 +1,142 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/eventlog"
+)
+
+// factsAhead is how many decoded events wait to join a block.
+const factsAhead = 4
+
+// reader reads the log and cuts it into blocks.
+type reader struct {
+	log     Log
+	limits  Limits
+	now     func() time.Time
+	decoder *decoder
+	free    <-chan *block
+	out     chan<- *block
+}
+
+// run gives out blocks from number on, of the events after position from, until ctx
+// ends or the log refuses.
+func (r *reader) run(ctx context.Context, number, from uint64) error {
+	sub, err := r.log.Subscribe(ctx, eventlog.SubscribeOptions{
+		Prefixes: []string{domain.EvidencePrefix}, After: from, FromStart: from == 0,
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	defer sub.Close()
+	facts := make(chan fact, factsAhead)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.decode(ctx, sub, facts) })
+	g.Go(func() error { return r.cut(ctx, number, from, facts) })
+	return g.Wait()
+}
+
+func (r *reader) decode(ctx context.Context, sub Subscription, facts chan<- fact) error {
+	for {
+		d, err := sub.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		if d.Event == nil {
+			continue
+		}
+		select {
+		case facts <- r.decoder.fact(*d.Event):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// cut joins facts to blocks. A block that is due goes out as soon as the writer
+// takes it; until then it goes on growing up to its limits.
+func (r *reader) cut(ctx context.Context, number, from uint64, facts <-chan fact) error {
+	c := cutter{reader: r, timer: time.NewTimer(time.Hour)}
+	defer c.timer.Stop()
+	if err := c.begin(ctx, number, from); err != nil {
+		return err
+	}
+	for {
+		var (
+			take  <-chan fact
+			offer chan<- *block
+		)
+		if c.waiting == nil && !c.open.full(r.limits) {
+			take = facts
+		}
+		if c.due || c.waiting != nil || c.open.full(r.limits) {
+			offer = r.out
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case f := <-take:
+			c.join(&f)
+		case offer <- c.open:
+			if err := c.begin(ctx, c.open.number+1, c.open.to); err != nil {
+				return err
+			}
+		case <-c.timer.C:
+			c.due = c.open.events > 0
+		}
+	}
+}
+
+// cutter is the state of [reader.cut].
+type cutter struct {
+	*reader
+
+	open    *block
+	began   time.Time // When the open block got its first event.
+	delay   time.Duration
+	due     bool
+	timer   *time.Timer
+	waiting *fact // Did not fit the open block.
+}
+
+// begin opens a block. It must not read the old one, which is the writer's now.
+func (c *cutter) begin(ctx context.Context, number, from uint64) error {
+	select {
+	case c.open = <-c.free:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.open.start(number, from)
+	c.due, c.delay = false, 0
+	c.timer.Stop()
+	if f := c.waiting; f != nil {
+		c.waiting = nil
+		c.join(f)
+	}
+	return nil
+}
+
+// join adds f to the open block, or keeps it for the next.
+func (c *cutter) join(f *fact) {
+	if !c.open.fits(f, c.limits) {
+		c.waiting = f
+		return
+	}
+	if c.open.events == 0 {
+		c.began = c.now()
+	}
+	c.open.append(f)
+	delay := c.limits.KeysDelay
+	if len(c.open.usage.time) > 0 {
+		delay = c.limits.Delay
+	}
+	if delay != c.delay {
+		c.delay = delay
+		c.timer.Reset(c.began.Add(delay).Sub(c.now()))
+	}
+}

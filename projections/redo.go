@@ -1,0 +1,165 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/eventlog"
+)
+
+// mendingsMax is how often one table's rows are deleted and inserted again before
+// the runner stops.
+const mendingsMax = 5
+
+// redo finishes the planned block that somebody, or an earlier turn, left: it makes
+// the rows again, counts what is there, and mends.
+//
+// The counting comes before the fence, so that a store that does not answer costs
+// no ledger event. Nothing is written before the fence: of two runners that redo,
+// one loses there.
+func (r *Runner) redo(ctx context.Context, l *ledger) error {
+	r.set(RunnerRedoing, nil)
+	r.cfg.Metrics.redos.Inc()
+	b, err := r.rebuild(ctx, l.plan)
+	if err != nil {
+		return fmt.Errorf("make block %d again: %w", l.plan.Block, err)
+	}
+	r.cfg.Logger.InfoContext(ctx, "redoing a block", slog.Uint64("block", b.number), slog.String("planned_by", l.plan.Holder))
+	err = r.abandonLate(ctx, func(ctx context.Context) error { return r.mend(ctx, l, b) })
+	if err != nil {
+		return fmt.Errorf("redo block %d: %w", b.number, err)
+	}
+	return r.complete(ctx, l, b)
+}
+
+// rebuild makes the rows of a planned block from the log.
+func (r *Runner) rebuild(ctx context.Context, plan *BlockPlanned) (*block, error) {
+	dec, err := newDecoder()
+	if err != nil {
+		return nil, err
+	}
+	b := &block{}
+	b.start(plan.Block, plan.From)
+	err = readEvents(ctx, r.cfg.Log, plan.From, plan.To, func(raw eventlog.Raw) {
+		f := dec.fact(raw)
+		b.append(&f)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, plan.matches(b)
+}
+
+// readEvents calls f with every event of evidence after position from up to to.
+func readEvents(ctx context.Context, log Log, from, to uint64, f func(eventlog.Raw)) error {
+	if from >= to {
+		return nil
+	}
+	sub, err := log.Subscribe(ctx, eventlog.SubscribeOptions{
+		Prefixes: []string{domain.EvidencePrefix}, After: from, FromStart: from == 0,
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	defer sub.Close()
+	for {
+		d, err := sub.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		if d.Event == nil {
+			if d.CaughtUp && d.Position >= to {
+				return nil // The event at to is gone; the caller sees that by the counts.
+			}
+			continue
+		}
+		if d.Event.Position > to {
+			return nil
+		}
+		f(*d.Event)
+		if d.Event.Position == to {
+			return nil
+		}
+	}
+}
+
+// mend makes the tables hold the rows of b, each once.
+func (r *Runner) mend(ctx context.Context, l *ledger, b *block) error {
+	counts := map[string]uint64{}
+	tables := b.tables()
+	for _, rows := range tables {
+		if !counted(rows.Table) {
+			continue
+		}
+		n, err := r.cfg.Sink.Count(ctx, rows.Table, b.number)
+		if err != nil {
+			return err
+		}
+		counts[rows.Table] = n
+	}
+	if err := r.retake(ctx, l); err != nil {
+		return err
+	}
+	for _, rows := range tables {
+		var err error
+		if counted(rows.Table) {
+			err = r.mendCounted(ctx, l, rows, counts[rows.Table])
+		} else {
+			// The token is new: one that was used may be remembered without its rows.
+			err = r.cfg.Sink.Insert(ctx, rows, r.token(b.number, rows.Table, l.attempt))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return r.cfg.Sink.Judge(ctx, judgementOf(b))
+}
+
+// retake appends that this runner works on the planned block under the next attempt
+// number. It is the fence before every delete and every insert of a redo.
+func (r *Runner) retake(ctx context.Context, l *ledger) error {
+	e := BlockRetaken{Block: l.plan.Block, Attempt: l.attempt + 1, Holder: r.cfg.Holder}
+	if err := l.write(ctx, r.cfg.Log, LedgerStream(r.cfg.Generation), typeBlockRetaken, e); err != nil {
+		return err
+	}
+	l.attempt = e.Attempt
+	return nil
+}
+
+// mendCounted makes a table hold rows once. have is how many it holds.
+//
+// Where there are none, they may still be on their way from whoever planned the
+// block: the first try has that insert's own token, so that of the two one counts.
+func (r *Runner) mendCounted(ctx context.Context, l *ledger, rows Rows, have uint64) error {
+	want := uint64(rows.Len()) //nolint:gosec // A length.
+	token := r.token(l.plan.Block, rows.Table, 0)
+	for try := 0; have != want; try++ {
+		if try > mendingsMax {
+			return fmt.Errorf("%w: %s holds %d rows of block %d, the log gives %d, after %d attempts", errFatal, rows.Table, have, l.plan.Block, want, try)
+		}
+		if try > 1 {
+			if err := r.retake(ctx, l); err != nil {
+				return err
+			}
+		}
+		if have != 0 {
+			r.cfg.Metrics.deletions.Inc()
+			if err := r.cfg.Sink.Delete(ctx, rows.Table, l.plan.Block); err != nil {
+				return err
+			}
+		}
+		if have != 0 || try > 0 {
+			token = r.token(l.plan.Block, rows.Table, l.attempt)
+		}
+		if err := r.cfg.Sink.Insert(ctx, rows, token); err != nil {
+			return err
+		}
+		var err error
+		if have, err = r.cfg.Sink.Count(ctx, rows.Table, l.plan.Block); err != nil {
+			return err
+		}
+	}
+	return nil
+}

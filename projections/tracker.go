@@ -1,0 +1,269 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/eventlog"
+)
+
+// headEvery is how often the tracker asks the log for its head.
+const headEvery = 250 * time.Millisecond
+
+// TrackerConfig configures a [Tracker].
+type TrackerConfig struct {
+	Log        Log
+	Generation string
+	// Now is the clock. Required.
+	Now func() time.Time
+	// Runner is the runner of this process, if there is one; its state is shown.
+	Runner *Runner
+	// Metrics, if set, show position and lag.
+	Metrics *Metrics
+	Logger  *slog.Logger
+}
+
+// Tracker tells how far the tables of a generation are, whoever writes them: it
+// follows the ledger.
+type Tracker struct {
+	cfg TrackerConfig
+
+	mu      sync.Mutex // Guards what follows.
+	done    BlockCompleted
+	known   bool          // The ledger was read.
+	changed chan struct{} // Closed and replaced when done changes.
+	head    uint64
+	// behind is when a head was first seen that is still ahead of the tables; zero if
+	// the tables are complete.
+	behind time.Time
+	// ahead is the head that behind is about.
+	ahead uint64
+	err   error
+}
+
+// TrackerStatus is what a [Tracker] knows, for operators and for /v1/projections.
+type TrackerStatus struct {
+	Generation string
+	// Block and Position are what the tables are complete up to, RecordedAt when the
+	// log took the event there.
+	Block      uint64
+	Position   uint64
+	RecordedAt time.Time
+	// Head is the newest position of evidence that is known.
+	Head     uint64
+	Lag      time.Duration
+	Events   uint64
+	Rows     map[string]uint64
+	Poisoned uint64
+	// State is "complete", "behind" or, before the ledger was read, "unknown".
+	State string
+	// Runner is what this process's runner does; empty if it has none.
+	Runner RunnerState
+	// Error is for operators; empty if all is well.
+	Error string
+}
+
+// NewTracker returns a tracker that knows nothing until [Tracker.Run].
+func NewTracker(cfg TrackerConfig) (*Tracker, error) {
+	if cfg.Log == nil || cfg.Now == nil || cfg.Logger == nil || !domain.ValidID(cfg.Generation) {
+		return nil, errors.New("tracker: a log, a clock, a logger and a generation are required")
+	}
+	return &Tracker{cfg: cfg, changed: make(chan struct{})}, nil
+}
+
+// Run follows the ledger until ctx ends, which is no error. It waits out a log that
+// does not answer.
+func (t *Tracker) Run(ctx context.Context) error {
+	for {
+		g, run := errgroup.WithContext(ctx)
+		g.Go(func() error { return t.follow(run) })
+		g.Go(func() error { return t.watchHead(run) })
+		err := g.Wait()
+		if ctx.Err() != nil {
+			return nil
+		}
+		t.fail(err)
+		t.cfg.Logger.WarnContext(ctx, "projection tracker is interrupted, trying again", slog.Any("error", err))
+		if pause(ctx, backoffFirst) != nil {
+			return nil
+		}
+	}
+}
+
+// follow takes in the ledger's newest state and then each event of it.
+func (t *Tracker) follow(ctx context.Context) error {
+	stream := LedgerStream(t.cfg.Generation)
+	last, found, err := t.cfg.Log.Last(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("read ledger: %w", err)
+	}
+	opt := eventlog.SubscribeOptions{Prefixes: []string{stream}, FromStart: true}
+	if found {
+		opt.After, opt.FromStart = last.Position, false
+		l, err := readLedger(ctx, t.cfg.Log, stream)
+		if err != nil {
+			return err
+		}
+		t.observe(l.done)
+	} else {
+		t.observe(BlockCompleted{})
+	}
+	sub, err := t.cfg.Log.Subscribe(ctx, opt)
+	if err != nil {
+		return fmt.Errorf("follow ledger: %w", err)
+	}
+	defer sub.Close()
+	t.fail(nil)
+	for {
+		d, err := sub.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("follow ledger: %w", err)
+		}
+		if d.Event == nil || d.Event.Stream != stream || d.Event.Type != typeBlockCompleted {
+			continue
+		}
+		var done BlockCompleted
+		if err := decodeLedger(*d.Event, &done); err != nil {
+			return err
+		}
+		t.observe(done)
+	}
+}
+
+func (t *Tracker) watchHead(ctx context.Context) error {
+	for {
+		head, err := t.cfg.Log.Head(ctx, []string{domain.EvidencePrefix})
+		if err != nil {
+			return fmt.Errorf("read head: %w", err)
+		}
+		t.mu.Lock()
+		t.sawHeadLocked(head)
+		position, lag := t.done.To, t.lagLocked()
+		t.mu.Unlock()
+		if t.cfg.Metrics != nil {
+			t.cfg.Metrics.follow(position, lag)
+		}
+		if err := pause(ctx, headEvery); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *Tracker) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.err = err
+}
+
+func (t *Tracker) observe(done BlockCompleted) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known && done.Block <= t.done.Block {
+		return
+	}
+	t.done, t.known = done, true
+	t.sawHeadLocked(max(t.head, done.To))
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// sawHeadLocked keeps when the tables fell behind. What was ahead and is reached
+// makes way for the head of now.
+func (t *Tracker) sawHeadLocked(head uint64) {
+	t.head = max(t.head, head)
+	switch {
+	case t.head <= t.done.To:
+		t.behind = time.Time{}
+	case t.behind.IsZero() || t.ahead <= t.done.To:
+		t.behind, t.ahead = t.cfg.Now(), t.head
+	}
+}
+
+func (t *Tracker) lagLocked() time.Duration {
+	if t.behind.IsZero() {
+		return 0
+	}
+	return t.cfg.Now().Sub(t.behind)
+}
+
+// Completed returns the newest completed block, the position that the tables are
+// complete up to, and when the log took the event there. All are zero before the
+// first block.
+func (t *Tracker) Completed() (block, position uint64, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.done.Block, t.done.To, t.done.LastRecordedAt
+}
+
+// Lag returns how long the oldest event that is not in the tables has been known
+// here, 0 if the tables are complete; it is right to a quarter of a second.
+func (t *Tracker) Lag() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lagLocked()
+}
+
+// Wait returns nil when the tables are complete up to position, and ctx's error if
+// that ends first.
+func (t *Tracker) Wait(ctx context.Context, position uint64) error {
+	_, _, err := t.waitFor(ctx, func() bool { return t.known && t.done.To >= position })
+	return err
+}
+
+// WaitBlock waits for a block after the given one and returns the newest completed
+// block and its position. Blocks between the two are completed, too.
+func (t *Tracker) WaitBlock(ctx context.Context, after uint64) (block, position uint64, err error) {
+	return t.waitFor(ctx, func() bool { return t.done.Block > after })
+}
+
+func (t *Tracker) waitFor(ctx context.Context, reachedLocked func() bool) (block, position uint64, err error) {
+	for {
+		t.mu.Lock()
+		reached, changed := reachedLocked(), t.changed
+		block, position = t.done.Block, t.done.To
+		t.mu.Unlock()
+		if reached {
+			return block, position, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, 0, fmt.Errorf("wait for the projections: %w", ctx.Err())
+		case <-changed:
+		}
+	}
+}
+
+// Status returns everything that t knows.
+func (t *Tracker) Status() TrackerStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := TrackerStatus{
+		Generation: t.cfg.Generation, Block: t.done.Block, Position: t.done.To, RecordedAt: t.done.LastRecordedAt,
+		Head: t.head, Lag: t.lagLocked(), Events: t.done.Events, Rows: t.done.Rows, Poisoned: t.done.Poisoned,
+	}
+	switch {
+	case !t.known:
+		s.State = "unknown"
+	case t.behind.IsZero():
+		s.State = "complete"
+	default:
+		s.State = "behind"
+	}
+	err := t.err
+	if t.cfg.Runner != nil {
+		r := t.cfg.Runner.Status()
+		s.Runner = r.State
+		err = errors.Join(err, r.Err)
+	}
+	if err != nil {
+		s.Error = err.Error()
+	}
+	return s
+}
