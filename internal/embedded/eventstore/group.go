@@ -338,45 +338,50 @@ func (g *group) limit(of string, l limits) {
 // them: then it is the same success again.
 func (w *writer) repeated(ctx context.Context, r *request, h head) (result, bool, error) {
 	s := stream{head: h, high: h.last} // Stored is stored, hidden or not.
-	first := uint64(0)
+	var starts []uint64
 	switch r.expect.kind {
 	case expectExactly:
-		first = r.expect.rev + 1
+		starts = []uint64{r.expect.rev + 1}
 	case expectNoStream:
-		if r.expect.holds(h) { // Soft-deleted: it began again after the deleted events.
+		if r.expect.holds(h) {
 			return result{}, false, nil
 		}
-		first = s.restart()
+		starts = []uint64{0}
+		if tb := h.limits.trimBelow; tb.Valid { // A stream that was deleted began again there.
+			starts = append(starts, uint64(tb.Int64)) //nolint:gosec // Positive.
+		}
 	case expectAny, expectExists:
 		rev, ok, err := w.find(ctx, s, r.events[0].id)
 		if err != nil || !ok {
 			return result{}, false, err
 		}
-		first = rev
+		starts = []uint64{rev}
 	}
-	if first+uint64(len(r.events)) > h.last+1 {
+	for _, first := range starts {
+		if res, same, err := w.standsAt(ctx, s, first, r.events); err != nil || same {
+			return res, same, err
+		}
+	}
+	return result{}, false, nil
+}
+
+// standsAt reports whether the events of s from revision first on are these.
+func (w *writer) standsAt(ctx context.Context, s stream, first uint64, events []proposed) (result, bool, error) {
+	if first > s.last || s.last-first+1 < uint64(len(events)) {
 		return result{}, false, nil
 	}
 	i, same := 0, true
 	var end frame
 	err := w.reader.walk(ctx, s, first, false, func(f frame) (bool, error) {
-		same = f.id == r.events[i].id
+		same = f.id == events[i].id
 		end = f
 		i++
-		return same && i < len(r.events), nil
+		return same && i < len(events), nil
 	})
-	if err != nil || !same || i < len(r.events) {
+	if err != nil || !same || i < len(events) {
 		return result{}, false, err
 	}
 	return result{ok: true, rev: end.rev, pos: end.pos}, true, nil
-}
-
-// restart is the first revision after a soft delete, else 0.
-func (s stream) restart() uint64 {
-	if s.limits.trimBelow.Valid && !s.limits.softDeleted() {
-		return uint64(s.limits.trimBelow.Int64) //nolint:gosec // Positive.
-	}
-	return 0
 }
 
 // findMax bounds how far back an append with 'any' looks for itself: such an

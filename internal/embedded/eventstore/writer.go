@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,6 +27,13 @@ const (
 // errNotStored says that a commit failed and nothing of it is in the log.
 var errNotStored = errors.New("the commit failed, nothing was stored")
 
+// faults is where tests let a commit fail: before it, with nothing stored, or
+// after it, with everything stored and nobody told.
+type faults struct {
+	beforeCommit func(context.Context, *sql.Conn) error
+	afterCommit  func() error
+}
+
 // writer is the one goroutine that changes the log. Appends that wait while it
 // commits share the next commit.
 type writer struct {
@@ -34,8 +42,7 @@ type writer struct {
 	reader *reader
 	clock  func() time.Time
 	log    *slog.Logger
-	// beforeCommit and afterCommit are where tests let a commit fail.
-	beforeCommit, afterCommit func() error
+	faults atomic.Pointer[faults]
 
 	requests chan *request
 	stopped  chan struct{}
@@ -224,8 +231,8 @@ func (w *writer) commit(ctx context.Context, g *group) error {
 		}
 		return err
 	}
-	if w.afterCommit != nil {
-		return w.afterCommit()
+	if f := w.faults.Load(); f != nil && f.afterCommit != nil {
+		return f.afterCommit()
 	}
 	return nil
 }
@@ -253,8 +260,8 @@ func (w *writer) insert(ctx context.Context, tx *sql.Tx, g *group) error {
 			return fmt.Errorf("update limits: %w", err)
 		}
 	}
-	if w.beforeCommit != nil {
-		return w.beforeCommit()
+	if f := w.faults.Load(); f != nil && f.beforeCommit != nil {
+		return f.beforeCommit(ctx, w.conn)
 	}
 	return nil
 }

@@ -1,0 +1,58 @@
+package eventstore
+
+import (
+	"context"
+	"database/sql"
+)
+
+// FailBeforeCommit lets commits fail with fn's error before anything is stored.
+// fn may use the writer's connection. nil ends it.
+func (s *Server) FailBeforeCommit(fn func(context.Context, *sql.Conn) error) {
+	s.writer.faults.Store(&faults{beforeCommit: fn})
+}
+
+// FailAfterCommit lets commits fail although everything is stored.
+func (s *Server) FailAfterCommit(fn func() error) { s.writer.faults.Store(&faults{afterCommit: fn}) }
+
+// Heads returns how many stream heads are in memory, and HeadsMax their bound.
+func (s *Server) Heads() int { return s.writer.heads.order.Len() }
+
+// Bounds of memory.
+const (
+	HeadsMax       = headsMax
+	RecentBytesMax = recentBytesMax
+	ChunkBytes     = chunkBytes
+)
+
+// RecentBytes returns the bytes of blocks kept for live readers.
+func (s *Server) RecentBytes() int {
+	s.writer.recent.mu.RLock()
+	defer s.writer.recent.mu.RUnlock()
+	return s.writer.recent.bytes
+}
+
+// Proposed is an event before it has a place.
+type Proposed struct {
+	ID         [16]byte
+	Type       string
+	JSON       bool
+	Data, Meta []byte
+}
+
+// EncodeFrame returns a block body of one frame.
+func EncodeFrame(p Proposed, stream string, pos, rev uint64, created int64) []byte {
+	return appendFrame(nil, &proposed{id: p.ID, typ: p.Type, json: p.JSON, data: p.Data, meta: p.Meta},
+		place{stream: stream, pos: pos, rev: rev, created: created})
+}
+
+// DecodeFrame returns what the first frame of a block body says, and its message.
+func DecodeFrame(body []byte) (stream, typ string, pos, rev uint64, wire []byte, err error) {
+	f, _, err := frameAt(body, 0)
+	return string(f.stream), string(f.typ), f.pos, f.rev, f.wire, err
+}
+
+// WalkFrames reads a whole block body.
+func WalkFrames(body []byte, n int) error {
+	_, err := (&block{body: body, n: n}).frames(nil)
+	return err
+}
