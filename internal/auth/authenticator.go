@@ -66,18 +66,36 @@ type accountClaim struct {
 	ID domain.AccountID `json:"bss"`
 }
 
-// Key returns the key that secret is the value of, if it is valid now. Where the key is
-// known but refused, its state comes with the error.
-func (a *Authenticator) Key(secret keystore.Secret) (domain.KeyState, error) {
+// Find returns the key that secret is the value of, valid or not; [domain.NotFound] if
+// there is none.
+func (a *Authenticator) Find(secret keystore.Secret) (domain.KeyState, error) {
 	if err := a.dir.Ready(); err != nil {
 		return domain.KeyState{}, err
 	}
 	fingerprint := a.store.FingerprintSecret(secret)
 	s, ok := a.dir.KeyByFingerprint(fingerprint)
 	if !ok || subtle.ConstantTimeCompare([]byte(s.SecretHash), []byte(fingerprint)) != 1 {
+		return domain.KeyState{}, domain.Errorf(domain.NotFound, "no such API key").WithMessageCode("key_not_found")
+	}
+	return s, nil
+}
+
+// Key returns the key that secret is the value of, if it is valid now. Where the key is
+// known but refused, its state comes with the error.
+func (a *Authenticator) Key(secret keystore.Secret) (domain.KeyState, error) {
+	s, err := a.Find(secret)
+	if domain.CodeOf(err) == domain.NotFound {
 		return domain.KeyState{}, refused("invalid_credential", "the API key is not known")
 	}
+	if err != nil {
+		return domain.KeyState{}, err
+	}
 	return s, a.dir.Check(s, a.now())
+}
+
+// Fingerprint returns the keyed fingerprint under which secret would be stored.
+func (a *Authenticator) Fingerprint(secret keystore.Secret) string {
+	return a.store.FingerprintSecret(secret)
 }
 
 // Issue returns a token for the identity of key, and when it ends: after
@@ -154,7 +172,7 @@ func (a *Authenticator) Authenticate(c *gin.Context) (Caller, error) {
 		return Caller{Initiator: who}, err
 	}
 	lookup, kind := a.Key, "apikey"
-	if strings.Count(credential.Reveal(), ".") == 2 {
+	if looksLikeToken(credential) {
 		lookup, kind = a.Token, "token"
 	}
 	key, err := lookup(credential)
@@ -165,6 +183,13 @@ func (a *Authenticator) Authenticate(c *gin.Context) (Caller, error) {
 		return Caller{Initiator: who}, err
 	}
 	return NewCaller(who, a.dir), nil
+}
+
+// looksLikeToken tells a token of ours from a key: a JWT begins with '{"' in base64 and
+// has three parts.
+func looksLikeToken(s keystore.Secret) bool {
+	text := s.Reveal()
+	return strings.HasPrefix(text, "eyJ") && strings.Count(text, ".") == 2
 }
 
 // InitiatorOf returns the identity of key as the one who sends c.

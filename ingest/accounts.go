@@ -1,0 +1,148 @@
+package ingest
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/auth"
+	"example.com/keytrail/internal/httpx"
+)
+
+// CreateAccount makes an account. Whoever may assign roles in the operator's own
+// account may; the system (importers, first start) always.
+func (s *Commands) CreateAccount(ctx context.Context, o Order, cmd domain.CreateAccount) (domain.Account, uint64, error) {
+	refusal := domain.CommandRefused{
+		Action: domain.ActionAccountCreate, TargetName: cmd.Name,
+		Request: requestOf(map[string]string{"name": cmd.Name, "owner_iam_id": string(cmd.Owner)}),
+	}
+	home := s.cfg.Directory.Home()
+	if err := domain.AuthorizeAccount(o.Caller.Initiator, o.Caller.Standing(home), domain.RightAssign); err != nil {
+		return domain.Account{}, 0, s.refuse(ctx, o, refusal, domain.Errorf(domain.Forbidden,
+			"accounts are made by administrators of the operator's account").WithMessageCode("missing_role"))
+	}
+	return s.account(ctx, o, cmd.Account, cmd, refusal)
+}
+
+// ChangeAccount adds a member or sets roles; the caller must hold [domain.RightAssign]
+// in the account.
+func (s *Commands) ChangeAccount(ctx context.Context, o Order, id domain.AccountID, cmd domain.AccountCommand) (domain.Account, uint64, error) {
+	refusal := domain.CommandRefused{Action: domain.ActionRolesSet, Account: id}
+	switch c := cmd.(type) {
+	case domain.AddMember:
+		refusal.Action, refusal.Target, refusal.TargetName = domain.ActionMemberAdd, string(c.IAMID), c.Name
+	case domain.SetRoles:
+		refusal.Target = string(c.IAMID)
+	case domain.CreateAccount:
+		return s.CreateAccount(ctx, o, c)
+	}
+	in := o.Caller.Standing(id)
+	if err := domain.AuthorizeAccount(o.Caller.Initiator, in, domain.RightAssign); err != nil {
+		if !in.Known() {
+			refusal.Account = o.Caller.Initiator.Account // A stranger writes nothing into this account's records.
+		}
+		return domain.Account{}, 0, s.refuse(ctx, o, refusal, err)
+	}
+	return s.account(ctx, o, id, cmd, refusal)
+}
+
+func (s *Commands) account(ctx context.Context, o Order, id domain.AccountID, cmd domain.AccountCommand, refusal domain.CommandRefused) (domain.Account, uint64, error) {
+	if !domain.ValidID(string(id)) {
+		return domain.Account{}, 0, domain.Errorf(domain.Invalid, "is not an account id").WithField("account_id").WithMessageCode("invalid_id")
+	}
+	history, pos, err := s.transact(ctx, o, domain.AccountStream(id), func(history []domain.Recorded) (decision, error) {
+		account := domain.FoldAccount(history)
+		events, err := account.Decide(cmd)
+		return decision{account: id, events: events, at: account.NextEffective(s.cfg.Now())}, err //nolint:wrapcheck // The domain's words.
+	})
+	if err != nil {
+		return domain.Account{}, 0, s.refuse(ctx, o, refusal, err)
+	}
+	return domain.FoldAccount(history), pos, nil
+}
+
+// newAccountID returns a random account id: 32 hex digits, as IBM's are.
+func (s *Commands) newAccountID() (domain.AccountID, error) {
+	id, err := s.newUUID()
+	if err != nil {
+		return "", err
+	}
+	parsed, err := domain.ParseEventID(id)
+	return domain.AccountID(hex.EncodeToString(parsed[:])), err //nolint:wrapcheck // It is our own UUID.
+}
+
+type accountView struct {
+	ID        domain.AccountID `json:"id"`
+	Name      string           `json:"name"`
+	Owner     domain.IAMID     `json:"owner_iam_id"`
+	Source    string           `json:"source,omitempty"`
+	CreatedAt string           `json:"created_at"`
+	Roles     []domain.Role    `json:"roles,omitempty"` // The caller's own.
+	IsOwner   bool             `json:"is_owner"`
+}
+
+func accountViewOf(a domain.Account, in domain.Standing) accountView {
+	return accountView{
+		ID: a.ID(), Name: a.Name(), Owner: a.Owner(), Source: a.Source(), CreatedAt: showTime(a.CreatedAt()),
+		Roles: in.Roles, IsOwner: in.Owner,
+	}
+}
+
+type createAccountBody struct {
+	Name  string       `json:"name"`
+	Owner domain.IAMID `json:"owner_iam_id"`
+}
+
+// createAccount answers 201; the owner is the caller where none is named.
+func (h *KeyAPI) createAccount(c *gin.Context) {
+	var b createAccountBody
+	if err := httpx.BindJSON(c, &b); err != nil {
+		httpx.Fail(c, err)
+		return
+	}
+	o := orderOf(c)
+	cmd := domain.CreateAccount{Name: b.Name, Owner: b.Owner}
+	if cmd.Owner == "" {
+		cmd.Owner, cmd.OwnerName = o.Caller.Initiator.IAMID, o.Caller.Initiator.Name
+	}
+	id, err := h.Commands.newAccountID()
+	if err != nil {
+		httpx.Fail(c, err)
+		return
+	}
+	cmd.Account = id
+	account, pos, err := h.Commands.CreateAccount(c.Request.Context(), o, cmd)
+	if err != nil {
+		httpx.Fail(c, err)
+		return
+	}
+	httpx.Position(c, pos)
+	c.JSON(http.StatusCreated, accountViewOf(account, o.Caller.Standing(id)))
+}
+
+// listAccounts answers the accounts in which the caller is anything.
+func (h *KeyAPI) listAccounts(c *gin.Context) {
+	caller := auth.CallerOf(c)
+	out := []accountView{}
+	for _, id := range caller.Memberships() {
+		if a, ok := h.Directory.Account(id); ok && caller.Standing(id).Known() {
+			out = append(out, accountViewOf(a, caller.Standing(id)))
+		}
+	}
+	httpx.Position(c, h.Directory.Reached())
+	c.JSON(http.StatusOK, gin.H{"accounts": out})
+}
+
+func (h *KeyAPI) getAccount(c *gin.Context) {
+	caller, id := auth.CallerOf(c), domain.AccountID(c.Param("id"))
+	a, ok := h.Directory.Account(id)
+	if !ok || !caller.Standing(id).Known() {
+		httpx.Fail(c, domain.Errorf(domain.NotFound, "no such account").WithMessageCode("account_not_found"))
+		return
+	}
+	httpx.Position(c, h.Directory.Reached())
+	c.JSON(http.StatusOK, accountViewOf(a, caller.Standing(id)))
+}

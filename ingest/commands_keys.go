@@ -1,0 +1,202 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/keystore"
+)
+
+// KeyRef names a key as a caller does. The account is needed only where several of the
+// caller's accounts have an external key with that id.
+type KeyRef struct {
+	ID      domain.KeyID
+	Account domain.AccountID
+}
+
+// NewKey is what a caller asks for when it creates a key.
+type NewKey struct {
+	Account         domain.AccountID  `json:"account_id,omitempty"` // "" = the account of the caller's credential.
+	IAMID           domain.IAMID      `json:"iam_id"`
+	Name            string            `json:"name"`
+	Description     string            `json:"description,omitempty"`
+	ExpiresAt       string            `json:"expires_at,omitempty"`
+	ActionOnLeak    domain.LeakAction `json:"action_when_leaked,omitempty"`
+	SupportSessions bool              `json:"support_sessions,omitempty"`
+	Locked          bool              `json:"lock,omitempty"`
+	Disabled        bool              `json:"disabled,omitempty"`
+}
+
+// CreateKey makes a key and returns its value, which nobody can read again.
+func (s *Commands) CreateKey(ctx context.Context, o Order, n NewKey) (domain.Key, keystore.Secret, uint64, error) {
+	if n.Account == "" {
+		n.Account = o.Caller.Initiator.Account
+	}
+	kind := domain.KindUser
+	if _, ok := domain.ServiceIDOf(n.IAMID); ok {
+		kind = domain.KindServiceID
+	}
+	asked := domain.KeyState{Account: n.Account, IAMID: n.IAMID, Kind: kind, Name: n.Name}
+	if !domain.ValidID(string(n.IAMID)) {
+		return domain.Key{}, keystore.Secret{}, 0, domain.Errorf(domain.Invalid, "is required: the identity that the key will act as").
+			WithField("iam_id").WithMessageCode("missing_iam_id")
+	}
+	secret, err := keystore.NewKeyValue(s.cfg.Random)
+	if err != nil {
+		return domain.Key{}, keystore.Secret{}, 0, fmt.Errorf("make key value: %w", err)
+	}
+	id, err := s.newUUID()
+	if err != nil {
+		return domain.Key{}, keystore.Secret{}, 0, err
+	}
+	cmd := domain.CreateKey{
+		ID: domain.KeyID("ApiKey-" + id), Account: n.Account, IAMID: n.IAMID, Kind: kind, Name: n.Name, Description: n.Description,
+		ExpiresAt: n.ExpiresAt, ActionOnLeak: n.ActionOnLeak, SupportSessions: n.SupportSessions,
+		Locked: n.Locked, Disabled: n.Disabled, SecretHash: s.cfg.Store.FingerprintSecret(secret),
+		By: o.Caller.Initiator, At: s.cfg.Now(),
+	}
+	history, pos, err := s.transact(ctx, o, domain.KeyStream(cmd.ID), func(history []domain.Recorded) (decision, error) {
+		if err := s.mayCreate(o, asked); err != nil {
+			return decision{}, err
+		}
+		return decideKey(domain.FoldKey(history), cmd, cmd.At)
+	})
+	if err != nil {
+		return domain.Key{}, keystore.Secret{}, 0, s.refuse(ctx, o, keyRefusal(domain.VerbCreate, asked, n), err)
+	}
+	return domain.FoldKey(history), secret, pos, nil
+}
+
+// mayCreate checks the account, the rights and the identity that the key would act as.
+func (s *Commands) mayCreate(o Order, asked domain.KeyState) error {
+	if err := domain.AuthorizeKey(o.Caller.Initiator, o.Caller.Standing(asked.Account), domain.VerbCreate, asked); err != nil {
+		return err
+	}
+	id, ok := domain.ServiceIDOf(asked.IAMID)
+	if !ok {
+		return nil
+	}
+	if svc, known := s.cfg.Directory.ServiceID(id); !known || svc.Deleted || svc.Account != asked.Account {
+		return domain.Errorf(domain.NotFound, "no such service ID").WithField("iam_id").WithMessageCode("serviceid_not_found")
+	}
+	return nil
+}
+
+// ChangeKey carries out a command about an existing key and returns the key after it.
+// A refusal is recorded before ChangeKey returns it. request is what was asked, for
+// that record: without secrets.
+func (s *Commands) ChangeKey(ctx context.Context, o Order, ref KeyRef, cmd domain.KeyCommand, request any) (domain.Key, uint64, error) {
+	target := domain.KeyState{ID: ref.ID, Account: o.Caller.Initiator.Account}
+	stream, err := s.resolve(ctx, o, ref)
+	if err != nil {
+		return domain.Key{}, 0, s.refuse(ctx, o, keyRefusal(cmd.Verb(), target, request), err)
+	}
+	history, pos, err := s.transact(ctx, o, stream, func(history []domain.Recorded) (decision, error) {
+		key := domain.FoldKey(history)
+		if err := visible(o, ref, key); err != nil {
+			return decision{}, err
+		}
+		target = key.State()
+		if err := domain.AuthorizeKey(o.Caller.Initiator, o.Caller.Standing(target.Account), cmd.Verb(), target); err != nil {
+			return decision{}, err
+		}
+		return decideKey(key, cmd, s.cfg.Now())
+	})
+	if err != nil {
+		return domain.Key{}, 0, s.refuse(ctx, o, keyRefusal(cmd.Verb(), target, request), err)
+	}
+	return domain.FoldKey(history), pos, nil
+}
+
+func decideKey(key domain.Key, cmd domain.KeyCommand, now time.Time) (decision, error) {
+	events, err := key.Decide(cmd)
+	if err != nil {
+		return decision{}, err //nolint:wrapcheck // The domain's words are the answer.
+	}
+	d := decision{account: key.State().Account, events: events, at: key.NextEffective(now)}
+	if len(events) > 0 {
+		if e, ok := events[0].(domain.KeyEvent); ok {
+			d.account, d.at = e.State().Account, e.State().ModifiedAt
+		}
+	}
+	return d, nil
+}
+
+// ReadKey returns the fold of a key's stream: exact, with this node's and every other
+// node's writes in it. That it was refused is recorded.
+func (s *Commands) ReadKey(ctx context.Context, o Order, ref KeyRef) (domain.Key, error) {
+	stream, err := s.resolve(ctx, o, ref)
+	if err != nil {
+		return domain.Key{}, err
+	}
+	history, err := s.history(ctx, stream)
+	if err != nil {
+		return domain.Key{}, err
+	}
+	key := domain.FoldKey(history)
+	if err := visible(o, ref, key); err != nil {
+		return domain.Key{}, err
+	}
+	state := key.State()
+	if err := domain.AuthorizeKey(o.Caller.Initiator, o.Caller.Standing(state.Account), domain.VerbRead, state); err != nil {
+		return domain.Key{}, s.refuseRead(ctx, o, keyRefusal(domain.VerbRead, state, nil), err)
+	}
+	return key, nil
+}
+
+// visible hides keys that do not exist, and those of accounts in which the caller is
+// nobody: the two look the same.
+func visible(o Order, ref KeyRef, key domain.Key) error {
+	s := key.State()
+	known := o.Caller.Initiator.IsSystem() || o.Caller.Standing(s.Account).Known()
+	if !key.Exists() || s.ID != ref.ID || !known || (ref.Account != "" && ref.Account != s.Account) {
+		return domain.Errorf(domain.NotFound, "no such API key").WithMessageCode("key_not_found")
+	}
+	return nil
+}
+
+// resolve returns the stream of the key that ref names. A key made here has one; an
+// external key has one in every account that knows it.
+func (s *Commands) resolve(ctx context.Context, o Order, ref KeyRef) (string, error) {
+	if !domain.ValidID(string(ref.ID)) || (ref.Account != "" && !domain.ValidID(string(ref.Account))) {
+		return "", domain.Errorf(domain.NotFound, "no such API key").WithMessageCode("key_not_found")
+	}
+	own := domain.KeyStream(ref.ID)
+	if _, ok := s.cfg.Directory.Key(ref.ID); ok {
+		return own, nil
+	}
+	if _, ok, err := s.cfg.Log.Last(ctx, own); err != nil {
+		return "", logError("read "+own, err)
+	} else if ok {
+		return own, nil
+	}
+	if ref.Account != "" {
+		return domain.ExternalKeyStream(ref.Account, ref.ID), nil
+	}
+	accounts := slices.DeleteFunc(slices.Clone(s.cfg.Directory.ExternalAccounts(ref.ID)), func(a domain.AccountID) bool {
+		return !o.Caller.Standing(a).Known()
+	})
+	switch len(accounts) {
+	case 0:
+		return own, nil
+	case 1:
+		return domain.ExternalKeyStream(accounts[0], ref.ID), nil
+	}
+	return "", domain.Errorf(domain.Invalid, "is required: %d of your accounts have a key with this id", len(accounts)).
+		WithField("account_id").WithMessageCode("ambiguous_key")
+}
+
+// newUUID returns a random UUID (version 4).
+func (s *Commands) newUUID() (string, error) {
+	var id domain.EventID
+	if _, err := io.ReadFull(s.cfg.Random, id[:]); err != nil {
+		return "", fmt.Errorf("read random bytes: %w", err)
+	}
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id.String(), nil
+}
