@@ -79,8 +79,9 @@ func ruleset(abi int) ll.RulesetAttr {
 func addRules(ruleset int, cfg childConfig, program string) error {
 	rules := map[string]uint64{program: readExec, cfg.library: readFile, cfg.dir: readWrite, "/dev/null": readFile | unix.LANDLOCK_ACCESS_FS_WRITE_FILE}
 	for _, path := range []string{
-		"/etc/ld.so.cache",
-		// How much memory and how many processors there are.
+		"/etc/ld.so.cache", "/dev/urandom",
+		// How much memory and how many processors there are, and where the main
+		// thread's stack is.
 		"/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/sys/devices/system/cpu", "/sys/fs/cgroup", "/proc/self/maps",
 	} {
 		rules[path] = readFile

@@ -1,0 +1,102 @@
+package clickhouse_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"example.com/keytrail/internal/clickhouse/clickhousetest"
+	embedded "example.com/keytrail/internal/embedded/clickhouse"
+)
+
+// helperParent makes the test binary start an engine and wait to be killed.
+const helperParent = "helper-parent"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == helperParent {
+		os.Exit(runHelperParent(os.Args[2], os.Args[3], os.Args[4]))
+	}
+	os.Exit(clickhousetest.Main(m, func() int {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}))
+}
+
+// start runs an engine of the test's own, closed when the test ends.
+func start(t *testing.T, cfg embedded.Config) *embedded.Server {
+	t.Helper()
+	if cfg.Dir == "" {
+		cfg.Dir = t.TempDir()
+	}
+	cfg.Library = clickhousetest.Library(t)
+	cfg.Logger = clickhousetest.Logger(t)
+	s, err := embedded.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// client speaks HTTP to an engine's socket.
+func client(t testing.TB, socket string) *http.Client {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+type answer struct {
+	status int
+	code   string
+	body   string
+	err    error // The body's reading.
+}
+
+// ask sends one statement in the body with the URL's parameters.
+func ask(t testing.TB, c *http.Client, body string, params ...string) answer {
+	t.Helper()
+	values := url.Values{}
+	for i := 0; i+1 < len(params); i += 2 {
+		values.Set(params[i], params[i+1])
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://engine/?"+values.Encode(), strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		t.Fatalf("post: %v", err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return answer{status: res.StatusCode, code: res.Header.Get("X-ClickHouse-Exception-Code"), body: string(text), err: err}
+}
+
+// must is ask for statements that have to work.
+func must(t testing.TB, c *http.Client, statement string, params ...string) string {
+	t.Helper()
+	a := ask(t, c, statement, params...)
+	if a.status != http.StatusOK || a.err != nil {
+		t.Fatalf("%s: status %d, %s, %v", statement, a.status, a.body, a.err)
+	}
+	return strings.TrimSpace(a.body)
+}
