@@ -23,6 +23,6 @@
 //	target       the ARN of resources[0], else the parameter that names it
 //
 // The labels are the constants Label…. Values of secrets (passwords, secret keys,
-// session tokens) are replaced by "[removed]". A JSON label over [LabelBytesMax] is
-// replaced by {"oversize":true,"bytes":n,"sha256":"…"}.
+// session tokens) are replaced by "[removed]". Any text over [LabelBytesMax] is replaced
+// by {"oversize":true,"bytes":n,"sha256":"…"}.
 package cloudtrail

@@ -2,9 +2,6 @@ package cloudtrail
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -29,8 +26,7 @@ func jsonLabel(v jsontext.Value) string {
 		out = withoutSecrets(v)
 	}
 	if len(out) > LabelBytesMax {
-		sum := sha256.Sum256(out)
-		return fmt.Sprintf(`{"oversize":true,"bytes":%d,"sha256":"%s"}`, len(out), hex.EncodeToString(sum[:]))
+		return oversize(out)
 	}
 	return string(out)
 }

@@ -165,7 +165,7 @@ func (p Parser) Parse(raw []byte) (Observed, error) {
 	u.Target = target(r)
 	u.Labels = labels(r, u)
 	o := Observed{Use: u, Facts: facts(r, u), firstUse: firstUse(r, u)}
-	p.redact(&o)
+	p.tidy(&o)
 	return o, nil
 }
 
@@ -203,34 +203,48 @@ func (p Parser) account(r record) domain.AccountID {
 	return p.Default
 }
 
-// redact takes secrets out of everything that may be kept. A key id that is a
-// secret is none: it stands under no key.
-func (p Parser) redact(o *Observed) {
-	if p.Redact == nil {
-		return
-	}
+// tidy takes secrets out of everything that may be kept, and marks texts that are
+// too large. A key id that is a secret is none: it stands under no key.
+func (p Parser) tidy(o *Observed) {
 	u := &o.Use
 	for _, s := range []*string{&u.ID, &u.Action, &u.ErrorCode, &u.Source, &u.UserAgent, &u.Region, &u.Target, &u.RequestID} {
-		*s = p.Redact(*s)
+		*s = p.clean(*s)
 	}
-	u.IAMID = domain.IAMID(p.Redact(string(u.IAMID)))
-	if p.Redact(string(u.KeyID)) != string(u.KeyID) {
+	u.IAMID = domain.IAMID(p.clean(string(u.IAMID)))
+	if p.clean(string(u.KeyID)) != string(u.KeyID) {
 		u.KeyID = ""
 	}
 	for k, v := range u.Labels {
-		u.Labels[k] = p.Redact(v)
+		u.Labels[k] = p.clean(v)
 	}
-	o.Facts = slices.DeleteFunc(o.Facts, func(f domain.ObserveKey) bool { return p.Redact(string(f.ID)) != string(f.ID) })
+	o.Facts = slices.DeleteFunc(o.Facts, func(f domain.ObserveKey) bool { return p.clean(string(f.ID)) != string(f.ID) })
 	for i := range o.Facts {
-		p.redactFact(&o.Facts[i])
+		p.tidyFact(&o.Facts[i])
 	}
 	o.firstUse.ID = u.KeyID
-	p.redactFact(&o.firstUse)
+	p.tidyFact(&o.firstUse)
 }
 
-func (p Parser) redactFact(f *domain.ObserveKey) {
-	f.IAMID = domain.IAMID(p.Redact(string(f.IAMID)))
-	f.SourceEvent, f.Name, f.Parent = p.Redact(f.SourceEvent), p.Redact(f.Name), p.Redact(f.Parent)
+func (p Parser) tidyFact(f *domain.ObserveKey) {
+	f.IAMID = domain.IAMID(p.clean(string(f.IAMID)))
+	f.SourceEvent, f.Name, f.Parent = p.clean(f.SourceEvent), p.clean(f.Name), p.clean(f.Parent)
+}
+
+// clean returns s without secrets; a text of more than [LabelBytesMax] is replaced by
+// a mark that names its length and hash.
+func (p Parser) clean(s string) string {
+	if p.Redact != nil {
+		s = p.Redact(s)
+	}
+	if len(s) > LabelBytesMax {
+		return oversize(s)
+	}
+	return s
+}
+
+func oversize[T string | []byte](s T) string {
+	sum := sha256.Sum256([]byte(s))
+	return fmt.Sprintf(`{"oversize":true,"bytes":%d,"sha256":"%s"}`, len(s), hex.EncodeToString(sum[:]))
 }
 
 func first(texts ...text) string {

@@ -222,6 +222,10 @@ func TestAnOversizeLabelIsMarked(t *testing.T) {
 	if got := u.Labels[cloudtrail.LabelRequestParameters]; !strings.HasPrefix(got, `{"oversize":true,"bytes":16399,"sha256":"`) {
 		t.Errorf("got %.80q", got)
 	}
+	u = parse(t, record(`,"errorMessage":"`+strings.Repeat("x", cloudtrail.LabelBytesMax+1)+`"`)).Use
+	if got := u.Labels[cloudtrail.LabelErrorMessage]; !strings.HasPrefix(got, `{"oversize":true,"bytes":16385,`) {
+		t.Errorf("got %.80q", got)
+	}
 }
 
 func TestRealLogsGiveOneUseARecord(t *testing.T) {
