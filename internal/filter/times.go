@@ -16,7 +16,7 @@ const relativeMax = 200 * 365 * 24 * time.Hour
 // yearMin and yearMax bound the times that the tables can hold.
 const (
 	yearMin = 1970
-	yearMax = 2200
+	yearMax = 2100
 )
 
 // ParseTime reads a time in one of three forms: absolute (RFC 3339, with or without

@@ -1,0 +1,261 @@
+package query
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/apidoc"
+	"example.com/keytrail/internal/auth"
+	"example.com/keytrail/internal/clickhouse"
+	"example.com/keytrail/internal/httpx"
+)
+
+// Bounds that a caller meets.
+const (
+	// waitMax bounds how long an answer is held back for a position.
+	waitMax = 30 * time.Second
+	// readSeconds bounds the work of the tables for one page.
+	readSeconds = 30
+	// cursorKeyBytesMin is the least that a cursor's authenticator is keyed with.
+	cursorKeyBytesMin = 32
+	defaultExportsMax = 2
+)
+
+// Store runs reads. internal/clickhouse's does.
+type Store interface {
+	Query(ctx context.Context, q clickhouse.Query) (clickhouse.Rows, error)
+}
+
+// Progress says how far the tables are.
+type Progress interface {
+	// Completed returns the newest block that is whole in every table, the position
+	// up to which the tables hold the log, and when that was so.
+	Completed() (block, position uint64, at time.Time)
+	// Lag is how far the tables are behind the log.
+	Lag() time.Duration
+	// Wait returns when the tables hold position, or with ctx's error.
+	Wait(ctx context.Context, position uint64) error
+}
+
+// AccessRecorder records in the log that somebody took audit data.
+type AccessRecorder interface {
+	// RecordAccess returns when one [domain.AuditAccessed] for each of accounts is
+	// durable. An export that cannot be recorded is not given.
+	RecordAccess(ctx context.Context, who domain.Initiator, correlationID string, accounts []domain.AccountID, e domain.AuditAccessed) error
+}
+
+// ProjectionStatus is the state of one projection.
+type ProjectionStatus struct {
+	Name       string  `json:"name" description:"Name of the projection."`
+	Block      string  `json:"block" description:"Newest block that is whole."`
+	Position   string  `json:"position" description:"Position of the log that it holds."`
+	Head       string  `json:"head" description:"Newest position of the log."`
+	LagSeconds float64 `json:"lag_seconds" description:"How far it is behind the log, in seconds."`
+	Poisoned   uint64  `json:"poisoned" description:"Events set aside because they could not be read."`
+}
+
+// Projections reports on all projections.
+type Projections interface {
+	Projections(ctx context.Context) ([]ProjectionStatus, error)
+}
+
+// Check is one thing that must hold for the program to serve.
+type Check struct {
+	Name string
+	Run  func(ctx context.Context) error
+}
+
+// Config says what a [Handler] works with. All fields but the noted ones must be set.
+type Config struct {
+	Store       Store
+	Progress    Progress
+	Projections Projections
+	Access      AccessRecorder
+	// CursorKey keys the authenticators of cursors: 32 bytes or more, the same on all
+	// nodes. It is copied.
+	CursorKey []byte
+	// Checks decide whether the program is ready. May be empty.
+	Checks []Check
+	// Metrics serves /metrics. Nil: there is none.
+	Metrics http.Handler
+	// Others are the routes of the other rooms, for the API's description. May be
+	// empty.
+	Others []apidoc.Table
+	// Version goes into the API's description.
+	Version string
+	// ExportsMax bounds the exports under way at once, each of which holds two
+	// connections to the store; 0 means 2.
+	ExportsMax int
+	// Now is the clock.
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Validate reports everything that is wrong with c at once.
+func (c Config) Validate() error {
+	var errs []error
+	for name, missing := range map[string]bool{
+		"store": c.Store == nil, "progress": c.Progress == nil, "projections": c.Projections == nil,
+		"access recorder": c.Access == nil, "clock": c.Now == nil, "logger": c.Logger == nil,
+	} {
+		if missing {
+			errs = append(errs, fmt.Errorf("no %s is given", name))
+		}
+	}
+	if len(c.CursorKey) < cursorKeyBytesMin {
+		errs = append(errs, fmt.Errorf("the cursor key has %d bytes, not %d or more", len(c.CursorKey), cursorKeyBytesMin))
+	}
+	if c.ExportsMax < 0 {
+		errs = append(errs, fmt.Errorf("exports max %d is negative", c.ExportsMax))
+	}
+	return errors.Join(errs...)
+}
+
+// Handler serves the read side. It is safe for concurrent use and starts no goroutine
+// that outlives a request.
+type Handler struct {
+	cfg      Config
+	cursors  cursorCodec
+	exports  chan struct{} // One token for each export under way.
+	document []byte
+}
+
+// New returns a handler, its API description made.
+func New(cfg Config) (*Handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("query: config: %w", err)
+	}
+	if cfg.ExportsMax == 0 {
+		cfg.ExportsMax = defaultExportsMax
+	}
+	h := &Handler{
+		cfg: cfg, cursors: cursorCodec{key: sha256.Sum256(append([]byte("keytrail cursor v1\x00"), cfg.CursorKey...))},
+		exports: make(chan struct{}, cfg.ExportsMax),
+	}
+	var err error
+	h.document, err = apidoc.Document(apidoc.Info{
+		Title: "keytrail", Version: cfg.Version, Error: httpx.ErrorBody{},
+		Description: "Audit and activity tracker for API keys. Every answer of the read side states in Keytrail-Position the log position " +
+			"that it is of, and in Keytrail-Lag how far that is behind the log.",
+	}, append([]apidoc.Table{h.Routes(), h.PublicRoutes()}, cfg.Others...)...)
+	if err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	return h, nil
+}
+
+// Register adds the routes that need a credential; r must authenticate.
+func (h *Handler) Register(r gin.IRoutes) { h.Routes().Register(r) }
+
+// RegisterPublic adds the routes that need none.
+func (h *Handler) RegisterPublic(r gin.IRoutes) { h.PublicRoutes().Register(r) }
+
+// view is what one request may see: whose rows, up to where.
+type view struct {
+	who auth.Caller
+	now time.Time
+	// block and position are the newest that the tables held as a whole when the
+	// request came.
+	block, position uint64
+}
+
+// viewHandler answers a request, or returns why it does not.
+type viewHandler func(*gin.Context, view) error
+
+// fresh makes a handler of f: it waits for the position that the caller names, fixes
+// the view and states it in the answer's headers.
+func (h *Handler) fresh(f viewHandler) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		v, err := h.view(c)
+		if err == nil {
+			err = f(c, v)
+		}
+		if err != nil {
+			httpx.Fail(c, worded(err))
+		}
+	}
+}
+
+func (h *Handler) view(c *gin.Context) (view, error) {
+	wanted, ok, err := httpx.WaitPosition(c)
+	if err != nil {
+		return view{}, err //nolint:wrapcheck // It is the caller's error, worded.
+	}
+	if ok {
+		if err := h.wait(c.Request.Context(), wanted, waitMax); err != nil {
+			return view{}, err
+		}
+	}
+	v := view{who: auth.CallerOf(c), now: h.cfg.Now().UTC()}
+	v.block, v.position, _ = h.cfg.Progress.Completed()
+	httpx.Position(c, v.position)
+	httpx.Lag(c, h.cfg.Progress.Lag())
+	return v, nil
+}
+
+// wait holds until the tables have position, at most for limit.
+func (h *Handler) wait(ctx context.Context, position uint64, limit time.Duration) error {
+	if _, done, _ := h.cfg.Progress.Completed(); done >= position {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := h.cfg.Progress.Wait(ctx, position); err != nil {
+		refusal := domain.Errorf(domain.Unavailable, "the tables do not hold position %d yet", position).WithMessageCode("position_not_reached")
+		return fmt.Errorf("%w: %w", refusal, err)
+	}
+	return nil
+}
+
+// worded gives the store's errors a code and a text for the caller.
+func worded(err error) error {
+	if domain.CodeOf(err) != domain.Internal {
+		return err
+	}
+	if exception, ok := errors.AsType[*clickhouse.Error](err); ok {
+		switch exception.Code {
+		case clickhouse.CodeTimeoutExceeded, clickhouse.CodeMemoryLimit:
+			refusal := domain.Errorf(domain.Unavailable, "the question takes too long; narrow its time range or its filter")
+			return fmt.Errorf("%w: %w", refusal.WithMessageCode("question_too_large"), err)
+		}
+	}
+	if errors.Is(err, clickhouse.ErrUnavailable) {
+		return fmt.Errorf("%w: %w", domain.Errorf(domain.Unavailable, "the tables do not answer").WithMessageCode("tables_unavailable"), err)
+	}
+	return err
+}
+
+// accounts returns the accounts that the caller may read: all of them, or the one
+// that is named. A named one beyond them does not exist.
+func (v view) accounts(named string) ([]domain.AccountID, error) {
+	if named == "" {
+		return v.who.Accounts(domain.RightRead), nil
+	}
+	id := domain.AccountID(named)
+	if !domain.ValidID(named) || !v.who.Can(domain.RightRead, id) {
+		return nil, domain.Errorf(domain.NotFound, "no such account").WithField("account_id").WithMessageCode("no_such_account")
+	}
+	return []domain.AccountID{id}, nil
+}
+
+// scopeOf returns the scope of accounts; of none, nothing is seen.
+func scopeOf(accounts []domain.AccountID) clickhouse.Scope {
+	ids := make([]string, len(accounts))
+	for i, a := range accounts {
+		ids[i] = string(a)
+	}
+	return clickhouse.ScopeAccounts(ids...)
+}
+
+// readSettings bound what one page may cost the store.
+func readSettings() map[string]any {
+	return map[string]any{"max_execution_time": readSeconds}
+}

@@ -1,0 +1,230 @@
+package query
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/clickhouse"
+)
+
+// keyPageMax bounds a page of keys.
+const keyPageMax = 1000
+
+// KeysQuery is one page of a list of keys. Everything in it but PageToken, Sort and
+// Filter is checked and permitted already.
+type KeysQuery struct {
+	// Accounts bounds the answer: no key of another account is in it.
+	Accounts []domain.AccountID
+	// Account is the one account that was asked for, or "".
+	Account domain.AccountID
+	// IAMID restricts to the keys of one identity; "" = all.
+	IAMID    domain.IAMID
+	PageSize int
+	// PageToken is a Next or Previous of an earlier page; "" = the first page.
+	PageToken string
+	Scope     string         // "entity" or "account".
+	Type      domain.KeyKind // "" = every kind.
+	Sort      string         // "", "name", "description", "created_at", "created_by".
+	Order     string         // "asc" or "desc".
+	Filter    string         // SCIM, unparsed.
+}
+
+// KeysPage is one page. Deleted keys are not in it.
+type KeysPage struct {
+	Keys           []domain.KeyState
+	Next, Previous string // Page tokens; "" where there is no such page.
+	Offset         int
+	Position       uint64 // Up to which the page knows the log.
+	Lag            time.Duration
+}
+
+// KeyLister lists keys from the tables. Pages follow a key's place in the order, not
+// a number of rows, so that keys made or deleted meanwhile move nothing else.
+type KeyLister struct{ h *Handler }
+
+// Keys returns the lister of keys.
+func (h *Handler) Keys() *KeyLister { return &KeyLister{h: h} }
+
+// keyToken is the place of a page: before or after one key.
+type keyToken struct {
+	Question []byte `json:"q"`
+	Text     string `json:"s,omitempty"` // The sort column's value, where it is text.
+	Time     int64  `json:"t,omitempty"` // And where it is a time, in milliseconds.
+	Account  string `json:"a"`
+	ID       string `json:"i"`
+	Backward bool   `json:"b,omitempty"`
+	Offset   int    `json:"o"`
+}
+
+// ListKeys returns the page that q asks for. A bad filter or token is a
+// [domain.Invalid] that names the field.
+func (l *KeyLister) ListKeys(ctx context.Context, q KeysQuery) (KeysPage, error) {
+	page, err := l.list(ctx, q)
+	if err != nil {
+		return KeysPage{}, worded(err)
+	}
+	return page, nil
+}
+
+func (l *KeyLister) list(ctx context.Context, q KeysQuery) (KeysPage, error) {
+	if q.PageSize < 1 || q.PageSize > keyPageMax {
+		return KeysPage{}, domain.Errorf(domain.Invalid, "must be 1 to %d", keyPageMax).WithField("pagesize")
+	}
+	question := questionOf("keys", string(q.Account), string(q.IAMID), q.Scope, string(q.Type), q.Sort, q.Order, q.Filter)
+	var at *keyToken
+	if q.PageToken != "" {
+		at = &keyToken{}
+		if !l.h.cursors.unseal(q.PageToken, at) || string(at.Question) != string(question) {
+			return KeysPage{}, domain.Errorf(domain.Invalid, "is not a token of this list").WithField("pagetoken").WithMessageCode("invalid_pagetoken")
+		}
+	}
+	page := KeysPage{Lag: l.h.cfg.Progress.Lag()}
+	_, page.Position, _ = l.h.cfg.Progress.Completed()
+	read, err := keysRead(q, at)
+	if err != nil {
+		return page, err
+	}
+	keys, err := l.read(ctx, read)
+	if err != nil {
+		return page, err
+	}
+	more := len(keys) > q.PageSize
+	if more {
+		keys = keys[:q.PageSize]
+	}
+	backward := at != nil && at.Backward
+	if backward {
+		slices.Reverse(keys)
+	}
+	switch {
+	case backward && more:
+		page.Offset = max(at.Offset-len(keys), 0)
+	case at != nil && !backward:
+		page.Offset = at.Offset
+	}
+	return l.links(page, q, question, keys, at, more)
+}
+
+// links adds the keys and the tokens of the pages beside this one.
+func (l *KeyLister) links(page KeysPage, q KeysQuery, question []byte, keys []keyRow, at *keyToken, more bool) (KeysPage, error) {
+	backward := at != nil && at.Backward
+	page.Keys = make([]domain.KeyState, len(keys))
+	for i, k := range keys {
+		page.Keys[i] = k.state
+	}
+	if len(keys) == 0 {
+		return page, nil
+	}
+	var err error
+	if more || backward {
+		page.Next, err = l.token(q, question, keys[len(keys)-1], false, page.Offset+len(keys))
+	}
+	if err == nil && (at != nil && !backward || backward && more) {
+		page.Previous, err = l.token(q, question, keys[0], true, page.Offset)
+	}
+	return page, err
+}
+
+func (l *KeyLister) token(q KeysQuery, question []byte, k keyRow, backward bool, offset int) (string, error) {
+	t := keyToken{Question: question, Account: string(k.state.Account), ID: string(k.state.ID), Backward: backward, Offset: offset}
+	switch q.Sort {
+	case "name":
+		t.Text = k.state.Name
+	case "description":
+		t.Text = k.state.Description
+	case "created_by":
+		t.Text = string(k.state.CreatedBy)
+	case "created_at":
+		t.Time = k.created.UnixMilli()
+	}
+	return l.h.cursors.seal(t)
+}
+
+// keysRead is the read for one page and one key more.
+func keysRead(q KeysQuery, at *keyToken) (clickhouse.Select, error) {
+	sort, ok := map[string]string{"": "", "name": "name", "description": "description", "created_at": "created_at", "created_by": "created_by"}[q.Sort]
+	if !ok || q.Order != "asc" && q.Order != "desc" {
+		return clickhouse.Select{}, domain.Errorf(domain.Invalid, "has an unknown value").WithField("sort").WithMessageCode("invalid_sort")
+	}
+	matches, err := parseSCIM(q.Filter)
+	if err != nil {
+		return clickhouse.Select{}, err
+	}
+	where := []clickhouse.Cond{clickhouse.Eq("deleted", false), matches}
+	if q.IAMID != "" {
+		where = append(where, clickhouse.Eq("iam_id", string(q.IAMID)))
+	}
+	if q.Type != "" {
+		where = append(where, clickhouse.Eq("kind", string(q.Type)))
+	}
+	columns := []string{"account_id", "id"}
+	if sort != "" {
+		columns = []string{sort, "account_id", "id"}
+	}
+	descending := q.Order == "desc"
+	if at != nil {
+		descending = descending != at.Backward
+		where = append(where, at.beyond(sort, descending))
+	}
+	order := slices.Clone(columns)
+	if descending {
+		for i := range order {
+			order[i] += " DESC"
+		}
+	}
+	return clickhouse.Select{
+		Table: "api_keys", Final: true, Scope: scopeOf(q.Accounts), Columns: []string{"state", "created_at"},
+		Where: where, OrderBy: order, Limit: q.PageSize + 1, Settings: readSettings(),
+	}, nil
+}
+
+// beyond holds for the keys behind the token's, in the direction of reading.
+func (t keyToken) beyond(sort string, descending bool) clickhouse.Cond {
+	op := " > "
+	if descending {
+		op = " < "
+	}
+	switch sort {
+	case "":
+		return clickhouse.Raw("(account_id, id)"+op+"(?, ?)", t.Account, t.ID)
+	case "created_at":
+		return clickhouse.Raw("(created_at, account_id, id)"+op+"(?, ?, ?)", time.UnixMilli(t.Time).UTC(), t.Account, t.ID)
+	}
+	return clickhouse.Raw("("+sort+", account_id, id)"+op+"(?, ?, ?)", t.Text, t.Account, t.ID)
+}
+
+type keyRow struct {
+	state   domain.KeyState
+	created time.Time
+}
+
+func (l *KeyLister) read(ctx context.Context, q clickhouse.Select) ([]keyRow, error) {
+	rows, err := l.h.cfg.Store.Query(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	var out []keyRow
+	err = each(rows, func() error {
+		var (
+			k    keyRow
+			text string
+		)
+		if err := rows.Scan(&text, &k.created); err != nil {
+			return err //nolint:wrapcheck // Wrapped below.
+		}
+		if err := json.Unmarshal([]byte(text), &k.state); err != nil {
+			return fmt.Errorf("row %s: %w", strconv.Itoa(len(out)), err)
+		}
+		out = append(out, k)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	return out, nil
+}
