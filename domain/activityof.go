@@ -51,7 +51,7 @@ func (d requestData) encode() json.RawMessage {
 func ActivityOf(rec Recorded) (Activity, bool) {
 	a := Activity{
 		ID: rec.ID.String(), EventTime: rec.Meta.EffectiveAt, Initiator: rec.Meta.Initiator,
-		CorrelationID: rec.Meta.CorrelationID, Outcome: OutcomeSuccess, ReasonCode: 200,
+		CorrelationID: rec.Meta.CorrelationID, Outcome: OutcomeSuccess, ReasonCode: 200, Severity: SeverityNormal,
 	}
 	switch e := rec.Event.(type) {
 	case KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled, KeyDeleted, KeyObserved:
