@@ -63,6 +63,8 @@ func TestEvaluateFindsExactlyTheRecordsInMetWindows(t *testing.T) {
 		{name: "records outside every met window stay out", shape: "count", records: at(0, 100, 101, 102, 200), want: "100-102:3"},
 		{name: "the wide window takes in what came before", shape: "count", records: at(0, 20, 40, 50, 51, 52), want: "0-52:6"},
 		{name: "two bursts within the join time are one", shape: "count", records: at(0, 1, 2, 85, 86, 87), want: "0-87:6"},
+		{name: "the join time itself joins", shape: "count", records: at(0, 1, 2, 90, 91, 92), want: "0-92:6"},
+		{name: "a wide window fills the hole between two bursts", shape: "count", records: at(0, 1, 2, 45, 61, 62, 63, 64), want: "0-64:8"},
 		{name: "two bursts beyond it are two", shape: "count", records: at(0, 1, 2, 95, 96, 97), want: "0-2:3 95-97:3"},
 		{name: "a case ends with its span", shape: "count", records: at(590, 595, 598, 601), want: "590-598:3 595-601:3"},
 		{name: "the ignored are ignored", shape: "count", records: append(at(0, 1), record("K", 2, "ignored")), want: ""},
@@ -91,6 +93,27 @@ func summary(found []domain.Finding) string {
 		out = append(out, fmt.Sprintf("%d-%d:%d", int(f.FirstSeen.Sub(epoch).Seconds()), int(f.LastSeen.Sub(epoch).Seconds()), f.Count))
 	}
 	return strings.Join(out, " ")
+}
+
+// The id names the earliest record of the window that opened the case, and nothing
+// that came after it.
+func TestFindingIsNamedForTheWindowThatOpenedIt(t *testing.T) {
+	var records []detect.Record
+	for _, n := range []int{0, 20, 40, 41, 42, 50} { // 3 within 10 s at 42; then the wide window reaches back to 0.
+		records = append(records, record("K", n, "a"))
+	}
+	found, err := burst(t, "count").Evaluate(records)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("got %d findings and %v, want 1", len(found), err)
+	}
+	f := found[0]
+	first := domain.Evidence{EventID: records[0].ID}
+	if f.ID != domain.FindingID("plain", 1, f.DedupeKey, first) {
+		t.Errorf("the id %s is not that of the opening window's first record", f.ID)
+	}
+	if want := `["a","K","","2026-03-01T10:00:00Z"]`; f.DedupeKey != want {
+		t.Errorf("got dedupe key %s, want %s", f.DedupeKey, want)
+	}
 }
 
 func TestFindingListsTheFirstEvidenceAndCountsAll(t *testing.T) {
@@ -218,10 +241,11 @@ func live(t *rapid.T, r *detect.Rule, blocks [][]detect.Record) []domain.Finding
 	return have
 }
 
-func cut(t *rapid.T, records []detect.Record) [][]detect.Record {
+// cut cuts records into blocks of at least low, where there are as many.
+func cut(t *rapid.T, records []detect.Record, low int) [][]detect.Record {
 	var out [][]detect.Record
 	for len(records) > 0 {
-		n := rapid.IntRange(1, len(records)).Draw(t, "block")
+		n := rapid.IntRange(min(low, len(records)), len(records)).Draw(t, "block")
 		out, records = append(out, records[:n]), records[n:]
 	}
 	return out
@@ -241,7 +265,7 @@ func TestLiveEqualsBacktestHoweverTheLogIsCut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := live(t, r, cut(t, records))
+		got := live(t, r, cut(t, records, 1))
 		byID := func(a, b domain.Finding) int { return strings.Compare(a.ID.String(), b.ID.String()) }
 		slices.SortFunc(want, byID)
 		slices.SortFunc(got, byID)
@@ -261,7 +285,7 @@ func TestLateRecordsExtendAndNeverLoseAFinding(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := live(t, r, cut(t, records))
+		got := live(t, r, cut(t, records, 1))
 		for _, w := range want {
 			same := func(f domain.Finding) bool {
 				return f.DedupeKey == w.DedupeKey && f.Count == w.Count && f.Reason == w.Reason &&

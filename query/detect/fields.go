@@ -25,6 +25,14 @@ func (f field) args() []any {
 	return []any{f.key}
 }
 
+// useOutcome is the outcome of a use, which [Record.outcome] repeats in memory: what
+// the source said, else what follows from the status and the error code.
+// The same holds for an action that nobody named.
+const (
+	useOutcome = "multiIf(outcome != '', outcome, status >= 400 OR error_code != '', 'failure', 'success')"
+	useAction  = "if(action = '', 'iam-identity.user-apikey.use', action)"
+)
+
 // labelPrefix opens the names of the free fields that a source gave.
 const labelPrefix = "labels."
 
@@ -47,11 +55,11 @@ func fieldOf(source Source, name string) (field, error) {
 func accessor(name string) func(*Record) string {
 	switch name {
 	case "action":
-		return func(r *Record) string { return r.Action }
+		return (*Record).action
 	case "access":
 		return func(r *Record) string { return r.Access }
 	case "outcome":
-		return func(r *Record) string { return r.Outcome }
+		return (*Record).outcome
 	case "reason.reasonCode":
 		return func(r *Record) string { return strconv.Itoa(r.Status) }
 	case "reason.reasonForFailure":
@@ -81,7 +89,7 @@ func columns(source Source) map[string]string {
 	switch source {
 	case Usage:
 		return map[string]string{
-			"action": "action", "access": "access", "outcome": "outcome",
+			"action": useAction, "access": "access", "outcome": useOutcome,
 			"reason.reasonCode": "status", "reason.reasonForFailure": "error_code",
 			"initiator.id": "iam_id", "initiator.credential.id": "key_id",
 			"initiator.host.address": "source", "initiator.host.agent": "user_agent",

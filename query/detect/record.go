@@ -65,6 +65,26 @@ type Record struct {
 	KeySince  time.Time
 }
 
+// outcome is what the source said; for a use of which it said nothing, what follows
+// from the rest.
+func (r *Record) outcome() string {
+	switch {
+	case r.Outcome != "" || r.Source != Usage:
+		return r.Outcome
+	case r.Status >= 400 || r.Error != "":
+		return string(domain.OutcomeFailure)
+	}
+	return string(domain.OutcomeSuccess)
+}
+
+// action is what the source said; for a use of which it said nothing, a use of a key.
+func (r *Record) action() string {
+	if r.Action == "" && r.Source == Usage {
+		return "iam-identity.user-apikey.use"
+	}
+	return r.Action
+}
+
 // FromUse returns the record of u, which stands at position and index in the log.
 func FromUse(u domain.Use, position uint64, index uint32) Record {
 	return Record{
@@ -92,10 +112,10 @@ type item struct {
 func (r *Rule) itemOf(rec Record) item {
 	it := item{
 		group: rec.Group, id: rec.ID, position: rec.Position, index: rec.Index, time: rec.Time,
-		action: rec.Action, failed: rec.Outcome != string(domain.OutcomeSuccess), since: rec.KeySince,
+		action: rec.action(), failed: rec.outcome() == string(domain.OutcomeFailure), since: rec.KeySince,
 	}
-	if r.distinct.get != nil {
-		it.value = r.distinct.get(&rec)
+	if f, ok := r.distinct[rec.Source]; ok {
+		it.value = f.get(&rec)
 	}
 	return it
 }

@@ -46,16 +46,15 @@ type Rule struct {
 
 	sources map[Source]expr
 	// filters are the sources' filters in text, parameters filled in.
-	filters  map[Source]string
-	shape    Shape
-	distinct field
-	// distinctName is the field's name, by which each source finds its column.
-	distinctName string
-	windows      []Window
-	join, span   time.Duration
-	reason       *template.Template
-	parameters   map[string]any
-	tests        []ruleTest
+	filters map[Source]string
+	shape   Shape
+	// distinct is, by source, the field whose values are counted; empty for other shapes.
+	distinct   map[Source]field
+	windows    []Window
+	join, span time.Duration
+	reason     *template.Template
+	parameters map[string]any
+	tests      []ruleTest
 }
 
 func (r *Rule) technique() string { return strings.Join(r.Techniques, ", ") }
@@ -136,7 +135,7 @@ func (f ruleFile) compile(set map[string]any) (*Rule, error) {
 	r := &Rule{
 		ID: f.ID, Version: f.Version, Title: f.Title, Severity: domain.FindingLevel(f.Severity),
 		Techniques: f.Techniques, References: f.References, Advice: f.Advice,
-		sources: map[Source]expr{}, filters: map[Source]string{}, shape: Shape(f.Shape), parameters: params, tests: f.Tests,
+		sources: map[Source]expr{}, filters: map[Source]string{}, distinct: map[Source]field{}, shape: Shape(f.Shape), parameters: params, tests: f.Tests,
 	}
 	errs := []error{f.check(r)}
 	for name, text := range f.Sources {
@@ -209,7 +208,6 @@ func (f ruleFile) shapeInto(r *Rule, params map[string]any) error {
 		}
 		r.windows = append(r.windows, Window{Threshold: n, Within: d})
 	}
-	r.distinctName = f.Distinct
 	for source := range r.sources {
 		if r.shape != Distinct {
 			break
@@ -218,7 +216,7 @@ func (f ruleFile) shapeInto(r *Rule, params map[string]any) error {
 		if err != nil {
 			return fmt.Errorf("distinct: %w", err)
 		}
-		r.distinct = field
+		r.distinct[source] = field
 	}
 	return nil
 }
