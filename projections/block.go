@@ -191,3 +191,21 @@ func (b *block) changedKeys() map[KeyRef]int64 {
 	}
 	return out
 }
+
+// RowsOf returns the rows of one event as those of the given block, for each table
+// that gets any. It reads nothing but raw, which is what makes a rebuild give the
+// same tables as the live run. An event that cannot be projected is an error.
+func RowsOf(raw eventlog.Raw, number uint64) ([]Rows, error) {
+	dec, err := newDecoder()
+	if err != nil {
+		return nil, err
+	}
+	f := dec.fact(raw)
+	if f.poison != nil {
+		return nil, f.poison
+	}
+	b := &block{}
+	b.start(number, 0)
+	b.append(&f)
+	return b.tables(), nil
+}

@@ -130,16 +130,17 @@ func (r *Runner) retake(ctx context.Context, l *ledger) error {
 
 // mendCounted makes a table hold rows once. have is how many it holds.
 //
-// Where there are none, they may still be on their way from whoever planned the
-// block: the first try has that insert's own token, so that of the two one counts.
+// Inserts of earlier attempts may still be on their way. So a table without rows of
+// the block is tried under every token that was ever used for it, the oldest first:
+// of two inserts under one token one counts, and one whose rows were deleted is
+// dropped. The token of this turn is new and comes last.
 func (r *Runner) mendCounted(ctx context.Context, l *ledger, rows Rows, have uint64) error {
 	want := uint64(rows.Len()) //nolint:gosec // A length.
-	token := r.token(l.plan.Block, rows.Table, 0)
 	for try := 0; have != want; try++ {
-		if try > mendingsMax {
+		if try == mendingsMax {
 			return fmt.Errorf("%w: %s holds %d rows of block %d, the log gives %d, after %d attempts", errFatal, rows.Table, have, l.plan.Block, want, try)
 		}
-		if try > 1 {
+		if try > 0 {
 			if err := r.retake(ctx, l); err != nil {
 				return err
 			}
@@ -149,16 +150,16 @@ func (r *Runner) mendCounted(ctx context.Context, l *ledger, rows Rows, have uin
 			if err := r.cfg.Sink.Delete(ctx, rows.Table, l.plan.Block); err != nil {
 				return err
 			}
+			have = 0
 		}
-		if have != 0 || try > 0 {
-			token = r.token(l.plan.Block, rows.Table, l.attempt)
-		}
-		if err := r.cfg.Sink.Insert(ctx, rows, token); err != nil {
-			return err
-		}
-		var err error
-		if have, err = r.cfg.Sink.Count(ctx, rows.Table, l.plan.Block); err != nil {
-			return err
+		for attempt := uint64(0); attempt <= l.attempt && have == 0; attempt++ {
+			if err := r.cfg.Sink.Insert(ctx, rows, r.token(l.plan.Block, rows.Table, attempt)); err != nil {
+				return err
+			}
+			var err error
+			if have, err = r.cfg.Sink.Count(ctx, rows.Table, l.plan.Block); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
