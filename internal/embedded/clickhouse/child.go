@@ -24,6 +24,8 @@ const (
 	lockFile      = "engine.lock"
 	stopWord      = "stop\n"
 	headerTimeout = 10 * time.Second
+	lockEvery     = 50 * time.Millisecond
+	lockTries     = 60
 )
 
 // childConfig is what the parent tells the child in its arguments.
@@ -137,19 +139,26 @@ func prepareChild(cfg childConfig) error {
 }
 
 // lock takes the folder for this process, and the one that it becomes, until it
-// ends however it ends.
+// ends however it ends. A child whose parent was killed may need a moment to go.
 func lock(path string) (int, error) {
 	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CREAT, 0o600)
 	if err != nil {
 		return -1, fmt.Errorf("open %s: %w", path, err)
 	}
-	switch err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB); {
-	case errors.Is(err, syscall.EWOULDBLOCK):
-		return -1, fmt.Errorf("%w: %s", ErrInUse, filepath.Dir(path))
-	case err != nil:
-		return -1, fmt.Errorf("lock %s: %w", path, err)
+	tick := time.NewTicker(lockEvery)
+	defer tick.Stop()
+	for tries := lockTries; ; tries-- {
+		err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return fd, nil
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return -1, fmt.Errorf("lock %s: %w", path, err)
+		case tries == 0:
+			return -1, fmt.Errorf("%w: %s", ErrInUse, filepath.Dir(path))
+		}
+		<-tick.C
 	}
-	return fd, nil
 }
 
 // bind makes the socket without listening on it: until the engine is up, clients

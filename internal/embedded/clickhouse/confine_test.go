@@ -95,8 +95,8 @@ func TestTheEngineReachesNothingOutsideItsFolder(t *testing.T) {
 		{"sqlite", "SELECT * FROM sqlite('" + secretFile + "', 't')"},
 		{"executable", "SELECT * FROM executable('run.sh', 'TSV', 'a String')"},
 		{"executable shell", "SELECT * FROM executable('/bin/sh -c id', 'TSV', 'a String')"},
-		{"backup to a url", "BACKUP DATABASE default TO S3('http://" + address + "/b', 'a', 'b')"},
-		{"backup to a file", "BACKUP DATABASE default TO File('" + outside + "/backup')"},
+		{"backup to a url", "BACKUP DATABASE main TO S3('http://" + address + "/b', 'a', 'b')"},
+		{"backup to a file", "BACKUP DATABASE main TO File('" + outside + "/backup')"},
 		{"dictionary from http", "CREATE DICTIONARY d (k UInt64, v String) PRIMARY KEY k SOURCE(HTTP(URL 'http://" + address + "/' FORMAT 'TSV')) LAYOUT(FLAT()) LIFETIME(0)"},
 		{"dictionary read", "SELECT dictGet('d', 'v', toUInt64(1))"},
 	}

@@ -12,11 +12,12 @@ const codeUnknown = 1002
 
 // Codes of faults that this server finds itself, as ClickHouse numbers them.
 const (
-	codeBadArguments   = 36
-	codeUnsupported    = 48
-	codeSyntax         = 62
-	codeTooManyQueries = 202
-	codeUnknownSetting = 115
+	codeBadArguments    = 36
+	codeUnsupported     = 48
+	codeSyntax          = 62
+	codeUnknownDatabase = 81
+	codeTooManyQueries  = 202
+	codeUnknownSetting  = 115
 )
 
 var exceptionCode = regexp.MustCompile(`^Code: ([0-9]{1,6})\. `)

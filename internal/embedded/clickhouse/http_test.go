@@ -55,6 +55,7 @@ func TestErrorsCarryClickHousesCodes(t *testing.T) {
 		{name: "unknown setting in the URL", sql: "SELECT 1", params: []string{"nope", "1"}, want: "115"},
 		{name: "bad value of a setting", sql: "SELECT 1", params: []string{"max_threads", "many"}, want: "27"},
 		{name: "unknown database", sql: "SELECT 1", params: []string{"database", "nope"}, want: "81"},
+		{name: "the database that would be forgotten", sql: "SELECT 1", params: []string{"database", "default"}, want: "81"},
 		{name: "limit from the URL", sql: "SELECT number FROM numbers(10)", params: []string{"max_result_rows", "5", "result_overflow_mode", "throw"}, want: "396"},
 		{name: "time limit from the URL", sql: "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1", params: []string{"max_execution_time", "0.2"}, want: "159"},
 		{name: "in a command", sql: "DROP TABLE nope", want: "60"},
@@ -82,7 +83,7 @@ func TestSettingsHoldForTheirRequestOnly(t *testing.T) {
 	c := client(t, s.Socket())
 	const read = "SELECT getSetting('max_threads'), getSetting('async_insert'), currentDatabase(), getSetting('readonly')"
 	before := must(t, c, read)
-	if !strings.Contains(before, "\tfalse\tdefault\t0") {
+	if !strings.Contains(before, "\tfalse\tmain\t0") {
 		t.Fatalf("a fresh session says %q; inserts must not be queued", before)
 	}
 	must(t, c, "CREATE DATABASE other")

@@ -17,12 +17,19 @@ import (
 	embedded "example.com/keytrail/internal/embedded/clickhouse"
 )
 
-// helperParent makes the test binary start an engine and wait to be killed.
-const helperParent = "helper-parent"
+const (
+	// helperParent makes the test binary start an engine and wait to be killed.
+	helperParent = "helper-parent"
+	// helperNoLandlock makes it the engine's child on a kernel without Landlock.
+	helperNoLandlock = "helper-no-landlock"
+)
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == helperParent {
 		os.Exit(runHelperParent(os.Args[2], os.Args[3], os.Args[4]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == helperNoLandlock {
+		os.Exit(runWithoutLandlock(os.Args[2:]))
 	}
 	os.Exit(clickhousetest.Main(m, func() int {
 		if err := goleak.Find(); err != nil {
@@ -56,10 +63,7 @@ func start(t *testing.T, cfg embedded.Config) *embedded.Server {
 // client speaks HTTP to an engine's socket.
 func client(t testing.TB, socket string) *http.Client {
 	t.Helper()
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}}
+	transport := unixTransport(socket)
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
@@ -99,4 +103,11 @@ func must(t testing.TB, c *http.Client, statement string, params ...string) stri
 		t.Fatalf("%s: status %d, %s, %v", statement, a.status, a.body, a.err)
 	}
 	return strings.TrimSpace(a.body)
+}
+
+func unixTransport(socket string) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
 }

@@ -9,6 +9,14 @@ import (
 	"time"
 )
 
+const (
+	// homeDatabase is where statements run that name no database.
+	homeDatabase = "main"
+	// lostDatabase is the engine's own: it forgets its tables when the process
+	// ends, so nobody may work there.
+	lostDatabase = "default"
+)
+
 // killEvery is how often a query that must stop is told so: the first time may
 // come before the engine lists it.
 const killEvery = 100 * time.Millisecond
@@ -33,7 +41,14 @@ type session struct {
 }
 
 func newPool(lib *library, size int) (*pool, error) {
-	p := &pool{lib: lib, free: make(chan *session, size)}
+	control, err := lib.open()
+	if err != nil {
+		return nil, err
+	}
+	p := &pool{lib: lib, free: make(chan *session, size), control: control}
+	if err := control.exec("CREATE DATABASE IF NOT EXISTS " + homeDatabase); err != nil {
+		return nil, fmt.Errorf("make the home database: %w", err)
+	}
 	for range size {
 		s := &session{pool: p}
 		if err := s.ensure(); err != nil {
@@ -41,11 +56,6 @@ func newPool(lib *library, size int) (*pool, error) {
 		}
 		p.free <- s
 	}
-	control, err := lib.open()
-	if err != nil {
-		return nil, err
-	}
-	p.control = control
 	return p, nil
 }
 
@@ -130,15 +140,18 @@ func (s *session) ensure() error {
 		c.close()
 		return fmt.Errorf("prepare session: %w", err)
 	}
-	s.conn, s.database = c, "default"
+	s.conn, s.database = c, lostDatabase
 	return nil
 }
 
 // with runs f with the request's database and settings in force, and takes them
 // back afterwards. A session that cannot be cleaned is given up.
 func (s *session) with(database string, settings map[string]string, f func(*conn) error) error {
-	if database == "" {
-		database = "default"
+	switch database {
+	case "":
+		database = homeDatabase
+	case lostDatabase:
+		return exceptionf(codeUnknownDatabase, "UNKNOWN_DATABASE", "the embedded engine keeps no database %s: name another", lostDatabase)
 	}
 	if database != s.database {
 		if err := s.conn.exec("USE " + quoteName(database)); err != nil {

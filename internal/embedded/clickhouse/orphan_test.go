@@ -1,3 +1,0 @@
-package clickhouse_test
-
-func runHelperParent(dir, library, runtimeDir string) int { return 0 }
