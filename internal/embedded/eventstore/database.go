@@ -60,6 +60,13 @@ type database struct {
 // to be used.
 func openDatabase(ctx context.Context, dir string) (_ *database, err error) {
 	path := filepath.Join(dir, "events.db")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite would make it readable for all.
+	if err != nil {
+		return nil, fmt.Errorf("open event log: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("open event log: %w", err)
+	}
 	write, err := openPool(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)",
 		"wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-65536)", "temp_store(MEMORY)")
 	if err != nil {
@@ -149,11 +156,15 @@ func (d *database) create(ctx context.Context) error {
 	return nil
 }
 
-// close closes the readers first: the writer's close then folds the WAL away.
+// close folds the WAL into the file and closes it. The readers are closed first,
+// since they would keep the WAL.
 func (d *database) close() error {
 	var errs []error
 	if d.read != nil {
 		errs = append(errs, d.read.Close())
+	}
+	if _, err := d.write.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`); err != nil { //nolint:noctx // Closing is not given up half-way.
+		errs = append(errs, fmt.Errorf("fold the log's WAL away: %w", err))
 	}
 	return errors.Join(append(errs, d.write.Close())...)
 }

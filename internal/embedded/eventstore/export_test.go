@@ -14,12 +14,14 @@ func (s *Server) FailBeforeCommit(fn func(context.Context, *sql.Conn) error) {
 // FailAfterCommit lets commits fail although everything is stored.
 func (s *Server) FailAfterCommit(fn func() error) { s.writer.faults.Store(&faults{afterCommit: fn}) }
 
-// Heads returns how many stream heads are in memory, and HeadsMax their bound.
+// BoundHeads keeps at most n stream heads in memory. Call it before any append.
+func (s *Server) BoundHeads(n int) { s.writer.heads.max = n }
+
+// Heads returns how many stream heads are in memory. Call it after Close.
 func (s *Server) Heads() int { return s.writer.heads.order.Len() }
 
 // Bounds of memory.
 const (
-	HeadsMax       = headsMax
 	RecentBytesMax = recentBytesMax
 	ChunkBytes     = chunkBytes
 )

@@ -43,10 +43,21 @@ func newReader(ctx context.Context, db *sql.DB, r *recent, clock func() time.Tim
 	} {
 		var err error
 		if *stmt, err = db.PrepareContext(ctx, query); err != nil { //nolint:sqlclosecheck // Closed with its pool.
-			return nil, fmt.Errorf("prepare reads: %w", err)
+			return nil, errors.Join(fmt.Errorf("prepare reads: %w", err), rd.close())
 		}
 	}
 	return rd, nil
+}
+
+// close lets go of the statements, without which the file stays open.
+func (r *reader) close() error {
+	var errs []error
+	for _, stmt := range []*sql.Stmt{r.head, r.forwards, r.backwards, r.one, r.runsForwards, r.runsBackwards, r.runNewest} {
+		if stmt != nil {
+			errs = append(errs, stmt.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // after returns blocks in order that hold all events after pos up to some later

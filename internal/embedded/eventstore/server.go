@@ -31,6 +31,7 @@ type Server struct {
 	lock     *folderLock
 	db       *database
 	writer   *writer
+	reader   *reader
 	listener net.Listener
 	grpc     *grpc.Server
 	served   chan error    // The result of Serve.
@@ -68,16 +69,15 @@ func (s *Server) open(ctx context.Context) error {
 	if s.writer, err = newWriter(ctx, s.db, s.cfg.Clock, s.cfg.Logger); err != nil {
 		return err
 	}
-	reader, err := newReader(ctx, s.db.read, s.writer.recent, s.cfg.Clock)
-	if err != nil {
+	if s.reader, err = newReader(ctx, s.db.read, s.writer.recent, s.cfg.Clock); err != nil {
 		return err
 	}
-	s.writer.reader = reader
+	s.writer.reader = s.reader
 	if s.listener, err = listen(ctx, s.cfg); err != nil {
 		return err
 	}
 	s.grpc = s.newGRPC(&streams{
-		writer: s.writer, reader: reader, recent: s.writer.recent,
+		writer: s.writer, reader: s.reader, recent: s.writer.recent,
 		appendBytesMax: s.cfg.MaxAppendBytes, closing: s.closing,
 	})
 	go s.writer.run(ctx)
@@ -185,7 +185,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	if err := <-s.served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		errs = append(errs, fmt.Errorf("serve event store: %w", err))
 	}
-	errs = append(errs, s.writer.stop(), s.db.close(), s.lock.release())
+	errs = append(errs, s.writer.stop(), s.reader.close(), s.db.close(), s.lock.release())
 	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "event store closed", slog.String("address", s.Address()))
 	return errors.Join(errs...)
 }
@@ -196,8 +196,11 @@ func (s *Server) abandon() error {
 	if s.listener != nil {
 		errs = append(errs, s.listener.Close())
 	}
+	if s.reader != nil {
+		errs = append(errs, s.reader.close())
+	}
 	if s.writer != nil {
-		errs = append(errs, s.writer.conn.Close())
+		errs = append(errs, s.writer.release())
 	}
 	if s.db != nil {
 		errs = append(errs, s.db.close())

@@ -73,10 +73,10 @@ func newWriter(ctx context.Context, d *database, clock func() time.Time, log *sl
 	}
 	w.conn = conn
 	if err := w.prepare(ctx); err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(err, w.release())
 	}
 	if err := w.reload(ctx); err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(err, w.release())
 	}
 	w.recent = newRecent(w.shown)
 	return w, nil
@@ -271,7 +271,18 @@ func (w *writer) insert(ctx context.Context, tx *sql.Tx, g *group) error {
 func (w *writer) stop() error {
 	close(w.requests)
 	<-w.stopped
-	if err := w.conn.Close(); err != nil {
+	return w.release()
+}
+
+// release lets go of the connection.
+func (w *writer) release() error {
+	var errs []error
+	for _, stmt := range []*sql.Stmt{w.stmts.head, w.stmts.stream, w.stmts.limits, w.stmts.block, w.stmts.run} {
+		if stmt != nil {
+			errs = append(errs, stmt.Close())
+		}
+	}
+	if err := errors.Join(append(errs, w.conn.Close())...); err != nil {
 		return fmt.Errorf("close writer: %w", err)
 	}
 	return nil
