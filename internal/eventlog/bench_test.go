@@ -1,14 +1,12 @@
 package eventlog_test
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/embedded/eventstore"
@@ -123,6 +121,3 @@ func BenchmarkLiveLatency(b *testing.B) {
 		}
 	}
 }
-
-var _ = context.Background
-var _ = time.Second
