@@ -140,7 +140,8 @@ func (r *Runner) mendCounted(ctx context.Context, l *ledger, rows Rows, have uin
 		if try == mendingsMax {
 			return fmt.Errorf("%w: %s holds %d rows of block %d, the log gives %d, after %d attempts", errFatal, rows.Table, have, l.plan.Block, want, try)
 		}
-		if try > 0 {
+		if try > 0 || have != 0 {
+			// Right before a delete, so that nobody else can have taken over meanwhile.
 			if err := r.retake(ctx, l); err != nil {
 				return err
 			}

@@ -25,8 +25,19 @@ type simSink struct {
 	judged map[uint64]int
 
 	rng *rand.Rand // Guarded by mu.
-	// faulty is whether anything fails.
-	faulty bool
+	// faulty is whether anything fails, slow whether counting and deleting take time.
+	faulty, slow bool
+}
+
+// dawdle takes less time than a lease lasts.
+func (s *simSink) dawdle() {
+	s.mu.Lock()
+	var d time.Duration
+	if s.slow && s.chanceLocked(2) {
+		d = time.Duration(s.rng.IntN(2500)) * time.Millisecond
+	}
+	s.mu.Unlock()
+	time.Sleep(d)
 }
 
 type simRow struct {
@@ -120,6 +131,7 @@ func (s *simSink) storeLocked(table string, rows []simRow, token string) {
 func (s *simSink) killLocked() { s.kills++ }
 
 func (s *simSink) Count(_ context.Context, table string, block uint64) (uint64, error) {
+	s.dawdle()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.chanceLocked(20) {
@@ -139,6 +151,7 @@ func (s *simSink) countLocked(table string, block uint64) uint64 {
 }
 
 func (s *simSink) Delete(_ context.Context, table string, block uint64) error {
+	s.dawdle()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.chanceLocked(20) {
