@@ -149,7 +149,8 @@ func Not(c Cond) Cond {
 // its text from data.
 func Raw(expr string, args ...any) Cond {
 	text, bound, err := bindExpr(expr, args)
-	return Cond{text: text, args: bound, err: err}
+	// Bracketed always: a bare OR would reach past the scope beside it.
+	return Cond{text: "(" + text + ")", args: bound, err: err}
 }
 
 func (c Cond) empty() error {

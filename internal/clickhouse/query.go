@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -40,17 +41,16 @@ func ScopeAccounts(ids ...string) Scope {
 // tables without accounts), never for a caller's read.
 func ScopeAll() Scope { return Scope{all: true, set: true} }
 
-func (s Scope) cond(alias string) (Cond, error) {
+// cond is the scope's condition on a table under its name in the query. The column
+// is qualified, since a bare name could mean an expression of the select list.
+func (s Scope) cond(table string) (Cond, error) {
 	switch {
 	case !s.set:
 		return Cond{}, fmt.Errorf("%w: table without a scope", ErrQuery)
 	case s.all:
 		return And(), nil
 	}
-	column := accountColumn
-	if alias != "" {
-		column = alias + "." + column
-	}
+	column := table + "." + accountColumn
 	if len(s.accounts) == 1 {
 		return Eq(column, s.accounts[0]), nil
 	}
@@ -288,7 +288,7 @@ func (s Select) from(st *statement) []Cond {
 		}
 		st.add(s.Table)
 	case identifier.MatchString(s.Table):
-		c, err := s.Scope.cond(s.Alias)
+		c, err := s.Scope.cond(cmp.Or(s.Alias, s.Table))
 		if err != nil {
 			st.errs = append(st.errs, fmt.Errorf("%s: %w", s.Table, err))
 		}
