@@ -74,6 +74,7 @@ func download(ctx context.Context, cfg Config, want pin, work string) (string, e
 		"--pack-destination", work, "--cache", filepath.Join(work, "cache"),
 		"--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel", "error")
 	cmd.Dir = work
+	cmd.WaitDelay = 5 * time.Second // What npm started may hold its output open.
 	var complaints bytes.Buffer
 	cmd.Stderr = &complaints
 	stop := watch(work, want.packedBytes, cfg.Progress)
