@@ -1,0 +1,43 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/clickhouse"
+)
+
+// loginSuffix ends the action of every sign-in with a key.
+const loginSuffix = ".login"
+
+// KeyActivity returns how often a key was signed in with, successfully, and when last, as
+// the tables know it; the zero time if never.
+func (h *Handler) KeyActivity(ctx context.Context, account domain.AccountID, id domain.KeyID) (count uint64, last time.Time, err error) {
+	rows, err := h.cfg.Store.Query(ctx, clickhouse.Select{
+		Table: "usage", Columns: []string{"count()", "max(time)"}, Scope: clickhouse.ScopeAccounts(string(account)),
+		Where: []clickhouse.Cond{
+			clickhouse.Eq("key_id", string(id)),
+			clickhouse.Eq("outcome", string(domain.OutcomeSuccess)),
+			clickhouse.Raw("endsWith(action, ?)", loginSuffix),
+		},
+	})
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("count sign-ins: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	if rows.Next() {
+		if err := rows.Scan(&count, &last); err != nil {
+			return 0, time.Time{}, fmt.Errorf("count sign-ins: %w", err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return 0, time.Time{}, fmt.Errorf("count sign-ins: %w", err)
+	}
+	if count == 0 {
+		last = time.Time{}
+	}
+	return count, last, nil
+}
