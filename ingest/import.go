@@ -147,7 +147,7 @@ func (r *importing) parse(ctx context.Context, b *block) (observations, error) {
 			bySlot[w] = c
 			order = append(order, c)
 		}
-		c.add(o.Use, no)
+		c.add(&o.Use, no)
 		facts.add(o)
 	}
 	for _, c := range order {

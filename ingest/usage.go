@@ -283,7 +283,8 @@ func (u *Usage) parse(ctx context.Context, up *upload, b *block) (parsed, error)
 	for i := range b.len() {
 		line := b.line(i)
 		no := b.first + uint64(i) //nolint:gosec // An index.
-		use, err := domain.Use{}, error(nil)
+		var use *domain.Use
+		var err error
 		switch {
 		case b.tooLong(i):
 			err = fmt.Errorf("has more than %d bytes", UsageLineBytesMax)
@@ -322,12 +323,12 @@ func (u *Usage) newChunk(up *upload, b *block) *chunk {
 }
 
 // add adds a use. One without an id gets one from the batch and the line.
-func (c *chunk) add(use domain.Use, line uint64) {
+func (c *chunk) add(use *domain.Use, line uint64) {
 	c.explicit = append(c.explicit, use.ID != "")
 	if use.ID == "" {
 		use.ID = domain.DeriveID("use", c.batch.caller, c.batch.batch, strconv.FormatUint(line, 10)).String()
 	}
-	c.uses, c.lineOf = append(c.uses, use), append(c.lineOf, line)
+	c.uses, c.lineOf = append(c.uses, *use), append(c.lineOf, line)
 }
 
 // pack encodes a chunk, in halves where it is too large for one event.
@@ -367,13 +368,14 @@ func (r *rights) mayIngest(account domain.AccountID) bool {
 	return may
 }
 
-// use reads a line and finds out whose key and which network it was.
-func (u *Usage) use(p *lineParser, may *rights, line []byte) (domain.Use, error) {
+// use reads a line and finds out whose key and which network it was. The use is
+// valid until p reads the next.
+func (u *Usage) use(p *lineParser, may *rights, line []byte) (*domain.Use, error) {
 	l, err := p.parse(line)
 	if err != nil {
-		return domain.Use{}, err
+		return nil, err
 	}
-	use := l.use
+	use := &l.use
 	given := use.Account
 	if given == "" {
 		use.Account = may.caller.Initiator.Account
@@ -393,9 +395,9 @@ func (u *Usage) use(p *lineParser, may *rights, line []byte) (domain.Use, error)
 		}
 	}
 	if !may.mayIngest(use.Account) {
-		return domain.Use{}, errMayNotIngest
+		return nil, errMayNotIngest
 	}
-	u.locate(&use)
+	u.locate(use)
 	return use, nil
 }
 

@@ -54,41 +54,41 @@ func newLineParser() *lineParser {
 	return &lineParser{dec: jsontext.NewDecoder(in), in: in, same: make(map[string]string)}
 }
 
-// parse reads one use. Its errors never quote the line, nor the name of a field that
-// is not ours: either may be a secret.
-func (p *lineParser) parse(line []byte) (lineUse, error) {
+// parse reads one use, which is valid until the next call. Its errors never quote the
+// line, nor the name of a field that is not ours: either may be a secret.
+func (p *lineParser) parse(line []byte) (*lineUse, error) {
 	p.in.Reset(line)
 	p.dec.Reset(p.in)
 	p.out = lineUse{}
 	if p.dec.PeekKind() != '{' {
-		return lineUse{}, errors.New("not a JSON object")
+		return nil, errors.New("not a JSON object")
 	}
 	if _, err := p.dec.ReadToken(); err != nil {
-		return lineUse{}, jsonReason(err)
+		return nil, jsonReason(err)
 	}
 	for p.dec.PeekKind() != '}' {
 		v, err := p.dec.ReadValue()
 		if err != nil {
-			return lineUse{}, jsonReason(err)
+			return nil, jsonReason(err)
 		}
 		name := p.intern(v)
 		if v, err = p.dec.ReadValue(); err != nil {
-			return lineUse{}, jsonReason(err)
+			return nil, jsonReason(err)
 		}
 		if v.Kind() == 'n' {
 			continue
 		}
 		if err := p.field(name, v); err != nil {
-			return lineUse{}, err
+			return nil, err
 		}
 	}
 	if _, err := p.dec.ReadToken(); err != nil {
-		return lineUse{}, jsonReason(err)
+		return nil, jsonReason(err)
 	}
 	if _, err := p.dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return lineUse{}, errors.New("more than one value on the line")
+		return nil, errors.New("more than one value on the line")
 	}
-	return p.out, p.finish()
+	return &p.out, p.finish()
 }
 
 // jsonReason says what is wrong with JSON, without any of it.
@@ -124,7 +124,7 @@ func (p *lineParser) field(name string, v jsontext.Value) error {
 	u := &p.out.use
 	switch name {
 	case "id":
-		return p.text(name, v, &u.ID, useTextBytesMax)
+		return p.unique(name, v, &u.ID)
 	case "time":
 		return p.time(v)
 	case "key_id":
@@ -163,7 +163,7 @@ func (p *lineParser) lateField(name string, v jsontext.Value) error {
 	u := &p.out.use
 	switch name {
 	case "request_id":
-		return p.text(name, v, &u.RequestID, useTextBytesMax)
+		return p.unique(name, v, &u.RequestID)
 	case "latency_ms":
 		n, err := p.number(name, v, math.MaxUint32)
 		u.LatencyMS = uint32(n) //nolint:gosec // Bounded above.
@@ -183,7 +183,18 @@ func (p *lineParser) text(name string, v jsontext.Value, to *string, most int) e
 	if v.Kind() != '"' {
 		return fmt.Errorf("%s: must be a string", name)
 	}
-	s := p.intern(v)
+	return p.keep(name, p.intern(v), to, most)
+}
+
+// unique is text for what does not occur again.
+func (p *lineParser) unique(name string, v jsontext.Value, to *string) error {
+	if v.Kind() != '"' {
+		return fmt.Errorf("%s: must be a string", name)
+	}
+	return p.keep(name, unquote(v), to, useTextBytesMax)
+}
+
+func (p *lineParser) keep(name, s string, to *string, most int) error {
 	if len(s) > most {
 		return fmt.Errorf("%s: has %d bytes, at most %d", name, len(s), most)
 	}
@@ -338,11 +349,7 @@ func (p *lineParser) label(name string, v jsontext.Value) error {
 // most occur again and again.
 func (p *lineParser) intern(v jsontext.Value) string {
 	if bytes.IndexByte(v, '\\') >= 0 {
-		b, err := jsontext.AppendUnquote(nil, v)
-		if err != nil {
-			return "" // The decoder has checked it: this cannot be.
-		}
-		return string(b)
+		return unquote(v)
 	}
 	text := v[1 : len(v)-1]
 	if s, ok := p.same[string(text)]; ok {
@@ -356,6 +363,17 @@ func (p *lineParser) intern(v jsontext.Value) string {
 		p.same[s] = s
 	}
 	return s
+}
+
+func unquote(v jsontext.Value) string {
+	if bytes.IndexByte(v, '\\') < 0 {
+		return string(v[1 : len(v)-1])
+	}
+	b, err := jsontext.AppendUnquote(nil, v)
+	if err != nil {
+		return "" // The decoder has checked it: this cannot be.
+	}
+	return string(b)
 }
 
 // keyValueBytes is the length of a key value that keytrail makes.
