@@ -1,0 +1,293 @@
+package ingest_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/ingest"
+	"example.com/keytrail/internal/eventlog"
+)
+
+// memoryLog is one process's log in memory: for tests with a fake clock, which cannot
+// wait for a network.
+type memoryLog struct {
+	mu      sync.Mutex
+	streams map[string][]eventlog.Raw
+	appends int
+	err     error // Appends fail with it.
+	hold    chan struct{}
+}
+
+func (l *memoryLog) Append(_ context.Context, stream string, exp eventlog.Expected, events ...eventlog.Proposed) (eventlog.Appended, error) {
+	if l.hold != nil {
+		<-l.hold
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.appends++
+	if l.err != nil {
+		return eventlog.Appended{}, l.err
+	}
+	list := l.streams[stream]
+	if exp.Next() != uint64(len(list)) {
+		actual := eventlog.NoStream()
+		if len(list) > 0 {
+			actual = eventlog.Exactly(uint64(len(list) - 1))
+		}
+		return eventlog.Appended{}, &eventlog.WrongRevision{Stream: stream, Expected: exp, Actual: actual}
+	}
+	for _, e := range events {
+		list = append(list, eventlog.Raw{Stream: stream, Revision: uint64(len(list)), ID: e.ID, Type: e.Type, Data: e.Data, Meta: e.Meta})
+	}
+	if l.streams == nil {
+		l.streams = map[string][]eventlog.Raw{}
+	}
+	l.streams[stream] = list
+	return eventlog.Appended{Revision: uint64(len(list) - 1), Position: uint64(len(list))}, nil
+}
+
+func (l *memoryLog) ReadStream(_ context.Context, stream string, from uint64, limit int) ([]eventlog.Raw, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := l.streams[stream]
+	list = list[min(from, uint64(len(list))):]
+	return list[:min(limit, len(list))], nil
+}
+
+func (l *memoryLog) Last(_ context.Context, stream string) (eventlog.Raw, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := l.streams[stream]
+	if len(list) == 0 {
+		return eventlog.Raw{}, false, nil
+	}
+	return list[len(list)-1], true, nil
+}
+
+// refused returns what the stream of writer w holds.
+func (l *memoryLog) refused(t *testing.T) []domain.Recorded {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []domain.Recorded
+	for _, raw := range l.streams[domain.RefusedStream("w")] {
+		rec, err := eventlog.Decode(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, rec)
+	}
+	return out
+}
+
+func (l *memoryLog) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
+// runRefusals starts the writer; stop ends it and waits.
+func runRefusals(t *testing.T, log *memoryLog) (r *ingest.Refusals, stop func() error) {
+	t.Helper()
+	r = ingest.NewRefusals(log, "w", "nonce", time.Now, testLogger(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	return r, func() error { cancel(); return <-done }
+}
+
+func refusalOf(target string) domain.CommandRefused {
+	return domain.CommandRefused{Action: "iam-identity.user-apikey.delete", Target: target, Status: 409, Code: domain.Conflict, Reason: "locked"}
+}
+
+// total adds up what the events count.
+func total(events []domain.Recorded) (n uint64) {
+	for _, rec := range events {
+		n += rec.Event.(domain.CommandRefused).Count
+	}
+	return n
+}
+
+// TestAFloodOfEqualRefusalsFoldsWithoutLosingCount: five one by one, the rest as one
+// event when the window ends; another target is another kind.
+func TestAFloodOfEqualRefusalsFoldsWithoutLosingCount(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &memoryLog{}
+		r, stop := runRefusals(t, log)
+		who := domain.Initiator{IAMID: "User-1"}
+		for range 100 {
+			if err := r.Record(t.Context(), who, "c", refusalOf("k1")); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond) // Fake time: the bubble's clock.
+		}
+		if err := r.Record(t.Context(), who, "c", refusalOf("k2")); err != nil {
+			t.Fatal(err)
+		}
+		if got := log.refused(t); len(got) != 6 {
+			t.Errorf("%d events in the window, want five and the other one", len(got))
+		}
+		time.Sleep(12 * time.Second)
+		got := log.refused(t)
+		if len(got) != 7 || total(got) != 101 {
+			t.Errorf("%d events that count %d after the window, want 7 and 101", len(got), total(got))
+		}
+		fold := got[6].Event.(domain.CommandRefused)
+		if fold.Count != 95 || fold.Last.Sub(fold.First) != 940*time.Millisecond {
+			t.Errorf("fold of %d from %s to %s", fold.Count, fold.First, fold.Last)
+		}
+		if err := r.Record(t.Context(), who, "c", refusalOf("k1")); err != nil { // A new window.
+			t.Fatal(err)
+		}
+		if got := log.refused(t); len(got) != 8 {
+			t.Errorf("the next window's first refusal was folded")
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		last := time.Time{}
+		for _, rec := range log.refused(t) {
+			if !rec.Meta.EffectiveAt.After(last) {
+				t.Errorf("effective time %s after %s", rec.Meta.EffectiveAt, last)
+			}
+			last = rec.Meta.EffectiveAt
+		}
+	})
+}
+
+func TestWhatIsFoldedIsWrittenAtShutdown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &memoryLog{}
+		r, stop := runRefusals(t, log)
+		for range 20 {
+			if err := r.Record(t.Context(), domain.Initiator{Address: "192.0.2.1"}, "c", refusalOf("k1")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if got := total(log.refused(t)); got != 20 {
+			t.Errorf("%d refusals counted, want 20", got)
+		}
+		if err := r.Record(t.Context(), domain.Initiator{}, "c", refusalOf("k1")); domain.CodeOf(err) != domain.Unavailable {
+			t.Errorf("after the end: %v, want unavailable", err)
+		}
+	})
+}
+
+func TestStrangersAreFoldedByAddress(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &memoryLog{}
+		r, stop := runRefusals(t, log)
+		for i := range 12 {
+			who := domain.Initiator{Address: "192.0.2." + strconv.Itoa(i%2)}
+			if err := r.Record(t.Context(), who, "c", refusalOf("")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := log.refused(t); len(got) != 10 {
+			t.Errorf("%d events, want five for each address", len(got))
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if got := log.refused(t); len(got) != 12 || total(got) != 12 {
+			t.Errorf("%d events counting %d, want 12 and 12", len(got), total(got))
+		}
+	})
+}
+
+// TestARefusalThatIsNotStoredIsNotAnswered, and a fold that is not stored is kept.
+func TestARefusalThatIsNotStoredIsNotAnswered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &memoryLog{}
+		r, stop := runRefusals(t, log)
+		for range 8 {
+			if err := r.Record(t.Context(), domain.Initiator{IAMID: "u"}, "c", refusalOf("k1")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		log.fail(eventlog.ErrUnavailable)
+		err := r.Record(t.Context(), domain.Initiator{IAMID: "u"}, "c", refusalOf("k2"))
+		if domain.CodeOf(err) != domain.Unavailable || !errors.Is(err, eventlog.ErrUnavailable) {
+			t.Errorf("err = %v, want unavailable", err)
+		}
+		time.Sleep(15 * time.Second) // The window ends while the log is away.
+		log.fail(nil)
+		time.Sleep(2 * time.Second)
+		if got := total(log.refused(t)); got != 8 {
+			t.Errorf("%d counted after the log came back, want 8", got)
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestManyRefusalsShareAnAppend: while one append is under way, the others gather.
+func TestManyRefusalsShareAnAppend(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &memoryLog{hold: make(chan struct{})}
+		r, stop := runRefusals(t, log)
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				if err := r.Record(t.Context(), domain.Initiator{IAMID: "u"}, "c", refusalOf("k"+strconv.Itoa(i))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(log.hold)
+		wg.Wait()
+		if got := log.refused(t); len(got) != 100 || log.appends > 3 {
+			t.Errorf("%d events in %d appends", len(got), log.appends)
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestAnotherProcessOnTheSameStream: the writer finds the new end and goes on.
+func TestAnotherProcessOnTheSameStream(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &memoryLog{}
+		a, stopA := runRefusals(t, log)
+		b := ingest.NewRefusals(log, "w", "other-nonce", time.Now, testLogger(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.Run(ctx) }()
+		for i := range 10 {
+			for _, r := range []*ingest.Refusals{a, b} {
+				if err := r.Record(t.Context(), domain.Initiator{IAMID: "u"}, "c", refusalOf("k"+strconv.Itoa(i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		cancel()
+		if err := errors.Join(<-done, stopA()); err != nil {
+			t.Fatal(err)
+		}
+		ids := map[domain.EventID]bool{}
+		for _, rec := range log.refused(t) {
+			ids[rec.ID] = true
+		}
+		if len(ids) != 20 {
+			t.Errorf("%d different events, want 20", len(ids))
+		}
+	})
+}
