@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strconv"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/ingest"
+	"example.com/keytrail/internal/auth"
+	"example.com/keytrail/internal/keystore"
+	"example.com/keytrail/projections"
+	"example.com/keytrail/query"
+)
+
+// The types of this file join rooms that must not import each other.
+
+// keyLookup tells the usage intake what is known of the keys that uploads name.
+type keyLookup struct {
+	directory *auth.Directory
+	keys      *keystore.Store
+}
+
+// KeyByHash implements [ingest.UsageKeys].
+func (k keyLookup) KeyByHash(hash [sha256.Size]byte) (domain.KeyState, bool) {
+	return k.directory.KeyByFingerprint(k.keys.Fingerprint(hash))
+}
+
+// Key implements [ingest.UsageKeys].
+func (k keyLookup) Key(id domain.KeyID) (domain.KeyState, bool) { return k.directory.Key(id) }
+
+// Fingerprint implements [ingest.UsageKeys].
+func (k keyLookup) Fingerprint(hash [sha256.Size]byte) string { return k.keys.Fingerprint(hash) }
+
+// knownUses asks the tables which records an import has brought before.
+func (a *app) knownUses() ingest.KnownUses {
+	return query.KnownUses{Store: a.stores.tables, Progress: a.tracker}
+}
+
+// waiter lets a list wait for what this node has just written.
+type waiter struct{ tracker *projections.Tracker }
+
+// Wait implements [ingest.Waiter].
+func (w waiter) Wait(ctx context.Context, position uint64) (uint64, error) {
+	err := w.tracker.Wait(ctx, position)
+	_, reached, _ := w.tracker.Completed()
+	if err != nil && ctx.Err() == nil {
+		return reached, fmt.Errorf("wait for the tables: %w", err)
+	}
+	return reached, nil
+}
+
+// positions reports how far the tables and the detector are.
+type positions struct {
+	tracker  *projections.Tracker
+	detector *ingest.Detector
+}
+
+// Projections implements [query.Projections].
+func (p positions) Projections(context.Context) ([]query.ProjectionStatus, error) {
+	s := p.tracker.Status()
+	tables := query.ProjectionStatus{
+		Name: "tables", Block: number(s.Block), Position: number(s.Position), Head: number(s.Head),
+		LagSeconds: s.Lag.Seconds(), Poisoned: s.Poisoned,
+	}
+	detector := query.ProjectionStatus{Name: "detector", Block: number(p.detector.Evaluated()), Position: number(s.Position), Head: number(s.Head)}
+	return []query.ProjectionStatus{tables, detector}, nil
+}
+
+func number(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// keyLister lists keys from the tables.
+type keyLister struct{ keys *query.KeyLister }
+
+// ListKeys implements [ingest.KeyLister].
+func (l keyLister) ListKeys(ctx context.Context, q ingest.ListKeysQuery) (ingest.ListKeysPage, error) {
+	page, err := l.keys.ListKeys(ctx, query.KeysQuery(q))
+	return ingest.ListKeysPage(page), err //nolint:wrapcheck // The words are for the caller.
+}
+
+// keyActivity counts sign-ins from the tables.
+type keyActivity struct{ query *query.Handler }
+
+// KeyActivity implements [ingest.ActivityReader].
+func (k keyActivity) KeyActivity(ctx context.Context, account domain.AccountID, id domain.KeyID) (ingest.KeyActivity, error) {
+	count, last, err := k.query.KeyActivity(ctx, account, id)
+	out := ingest.KeyActivity{AuthnCount: count}
+	if count > 0 {
+		out.LastAuthn = &last
+	}
+	return out, err //nolint:wrapcheck // It says what was attempted.
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"example.com/keytrail/ingest"
+	"example.com/keytrail/internal/auth"
+	"example.com/keytrail/internal/httpx"
+	"example.com/keytrail/internal/keystore"
+	"example.com/keytrail/internal/obs"
+	"example.com/keytrail/projections"
+)
+
+const (
+	// shutdownMax bounds how long requests under way may take to end.
+	shutdownMax = 30 * time.Second
+	// spoolFolder, below the data folder, holds large uploads while they are received.
+	spoolFolder = "spool"
+)
+
+// serverConfig is everything that 'keytrail serve' is told.
+type serverConfig struct {
+	stores        storeFlags
+	listen        string
+	masterKeyFile string
+	rules         string
+}
+
+// app is a running keytrail: the stores, the parts that follow the log, and what serves.
+type app struct {
+	cfg    serverConfig
+	log    *slog.Logger
+	stores *stores
+	keys   *keystore.Store
+	nonce  string // Unique to this process.
+
+	directory *auth.Directory
+	auth      *auth.Authenticator
+	refusals  *ingest.Refusals
+	access    *ingest.AccessLog
+	commands  *ingest.Commands
+	usage     *ingest.Usage
+	recorder  *ingest.UsageRecorder
+	importer  *ingest.Importer
+	runner    *projections.Runner
+	roller    *projections.Roller
+	tracker   *projections.Tracker
+	detector  *ingest.Detector
+	metrics   *prometheus.Registry
+
+	listener net.Listener
+	server   *http.Server
+	first    ingest.Bootstrapped
+}
+
+// newApp opens everything and listens, so that a fault shows before the first request.
+// The caller runs or closes what it gets.
+func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger) (_ *app, err error) {
+	a := &app{cfg: cfg, log: log, metrics: obs.NewRegistry()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	if a.nonce, err = newNonce(); err != nil {
+		return nil, err
+	}
+	// The address first: the cheapest fault is found before the dearest work.
+	if a.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.listen); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w (choose another with --listen)", cfg.listen, err)
+	}
+	if a.stores, err = openStores(ctx, cfg.stores, ui, log); err != nil {
+		return nil, err
+	}
+	if a.keys, err = keystore.Open(ctx, cfg.stores.data, cfg.masterKeyFile, log); err != nil {
+		return nil, fmt.Errorf("open key store: %w", err)
+	}
+	if err := a.stores.tables.Migrate(ctx, projections.Schema()); err != nil {
+		return nil, fmt.Errorf("bring the tables up to date: %w", err)
+	}
+	a.first, err = ingest.Bootstrap(ctx, ingest.BootstrapConfig{
+		Dir: cfg.stores.data, Log: a.stores.log, Store: a.keys, Now: time.Now, Random: rand.Reader,
+		Logger: log, WriteFile: keystore.WriteFile,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, build := range []func() error{a.buildProjections, a.buildIngest, a.buildDetector, a.buildHTTP} {
+		if err := build(); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+func newNonce() (string, error) {
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", fmt.Errorf("make process id: %w", err)
+	}
+	return hex.EncodeToString(b[:]), nil
+}
+
+// buildProjections makes what turns the log into tables.
+func (a *app) buildProjections() error {
+	metrics, err := projections.NewMetrics(a.metrics)
+	if err != nil {
+		return fmt.Errorf("projections: %w", err)
+	}
+	log := projections.NewLog(a.stores.log)
+	a.roller, err = projections.NewRoller(projections.RollerConfig{
+		Store: a.stores.tables, Now: time.Now, Metrics: metrics, Logger: a.log.With("component", "roller"),
+	})
+	if err != nil {
+		return fmt.Errorf("projections: %w", err)
+	}
+	a.runner, err = projections.NewRunner(projections.RunnerConfig{
+		Log: log, Sink: projections.NewSink(a.stores.tables), Generation: a.cfg.stores.generation,
+		Holder: a.keys.WriterID() + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: time.Now,
+		Roller: a.roller, Metrics: metrics, Logger: a.log.With("component", "runner"),
+	})
+	if err != nil {
+		return fmt.Errorf("projections: %w", err)
+	}
+	a.tracker, err = projections.NewTracker(projections.TrackerConfig{
+		Log: log, Generation: a.cfg.stores.generation, Now: time.Now, Runner: a.runner, Metrics: metrics,
+		Logger: a.log.With("component", "tracker"),
+	})
+	if err != nil {
+		return fmt.Errorf("projections: %w", err)
+	}
+	return nil
+}
+
+// buildIngest makes the write side.
+func (a *app) buildIngest() error {
+	writer, events := a.keys.WriterID(), a.stores.log
+	a.directory = auth.NewDirectory(auth.FollowLog(events), a.log.With("component", "directory"))
+	a.auth = auth.NewAuthenticator(a.directory, a.keys, time.Now)
+	a.refusals = ingest.NewRefusals(events, writer, a.nonce, time.Now, a.log)
+	a.access = ingest.NewAccessLog(events, writer, a.nonce, time.Now)
+	a.commands = ingest.NewCommands(ingest.CommandsConfig{
+		Log: events, Directory: a.directory, Store: a.keys, Refusals: a.refusals, Now: time.Now, Random: rand.Reader,
+	})
+	var err error
+	a.recorder, err = ingest.NewUsageRecorder(ingest.UsageRecorderConfig{Log: events, Writer: writer, Now: time.Now, Logger: a.log})
+	if err != nil {
+		return err
+	}
+	spool := filepath.Join(a.cfg.stores.data, spoolFolder)
+	if err := os.MkdirAll(spool, 0o700); err != nil {
+		return fmt.Errorf("make folder for uploads: %w", err)
+	}
+	a.usage, err = ingest.NewUsage(ingest.UsageConfig{
+		Log: events, Keys: keyLookup{a.directory, a.keys}, Known: a.knownUses(), SpoolDir: spool, Now: time.Now,
+		Logger: a.log.With("component", "usage"),
+	})
+	if err != nil {
+		return err
+	}
+	a.importer, err = ingest.NewImporter(a.usage, a.commands)
+	return err
+}
+
+// run serves until ctx ends, then lets requests end, then what follows the log, then the
+// stores. ready is called once everything answers.
+func (a *app) run(ctx context.Context, ready func(ctx context.Context) error) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, work := errgroup.WithContext(work)
+	for name, part := range map[string]func(context.Context) error{
+		"directory": a.directory.Run, "refusals": a.refusals.Run, "block runner": a.runner.Run,
+		"rollups": a.roller.Run, "tracker": a.tracker.Run, "detector": a.detector.Run,
+	} {
+		g.Go(func() error {
+			if err := part(work); err != nil && work.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		if err := a.server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve: %w", err)
+		}
+		return nil
+	})
+	err := a.announce(ctx, work, ready)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+			a.log.InfoContext(work, "stopping")
+		case <-work.Done():
+		}
+	}
+	err = errors.Join(err, a.shutdown(work))
+	stop()
+	return errors.Join(err, g.Wait(), a.close())
+}
+
+// announce waits until keys can be judged, then calls ready.
+func (a *app) announce(ctx, work context.Context, ready func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(work, cancel)()
+	if err := a.directory.WaitReady(ctx); err != nil {
+		if work.Err() != nil || errors.Is(err, context.Canceled) {
+			return nil // The fault of the part that ended, or the wish to stop, is told by run.
+		}
+		return fmt.Errorf("wait for the directory of keys: %w", err)
+	}
+	return ready(ctx)
+}
+
+// shutdown lets requests under way end.
+func (a *app) shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownMax)
+	defer cancel()
+	if err := a.server.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("requests under way were cut off: %w", err), a.server.Close())
+	}
+	return nil
+}
+
+// close frees what newApp opened.
+func (a *app) close() error {
+	var errs []error
+	if a.listener != nil {
+		if err := a.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if a.stores != nil {
+		errs = append(errs, a.stores.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// address is where people reach the server.
+func (a *app) address() string { return "http://" + a.listener.Addr().String() }
+
+// newHTTPServer puts a handler behind our timeouts.
+func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server { return httpx.NewServer(h, log) }

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	engine "example.com/keytrail/internal/embedded/clickhouse"
+	"example.com/keytrail/internal/embedded/eventstore"
+	"example.com/keytrail/internal/obs"
+)
+
+func newDev() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run one embedded store alone, or fetch the engine: for developers",
+	}
+	cmd.AddCommand(newDevEventstore(), newDevClickhouse(), newDevEngine())
+	return cmd
+}
+
+func newDevEventstore() *cobra.Command {
+	var dir, listen string
+	cmd := &cobra.Command{
+		Use: "eventstore", Short: "Serve the embedded event store on an address, for any EventStoreDB client", Args: cobra.NoArgs,
+		Example: `  keytrail dev eventstore --data ./es --listen 127.0.0.1:2113
+  keytrail serve --eventstore esdb://127.0.0.1:2113?tls=false`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := obs.NewLogger(cmd.ErrOrStderr(), "info", "text")
+			if err != nil {
+				return err
+			}
+			srv, err := eventstore.Open(eventstore.Config{Dir: dir, Listen: listen, Logger: log})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "event store on esdb://%s?tls=false (no authentication: keep it on this machine)\n", srv.Address())
+			<-cmd.Context().Done()
+			return srv.Close(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&dir, "data", "data/eventstore", "folder of the log")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:2113", "address to serve on")
+	return cmd
+}
+
+func newDevClickhouse() *cobra.Command {
+	var dir, run string
+	var f engineFlags
+	cmd := &cobra.Command{
+		Use: "clickhouse", Short: "Serve the embedded ClickHouse engine's HTTP interface on a unix socket", Args: cobra.NoArgs,
+		Example: `  keytrail dev clickhouse --data ./ch
+  curl --unix-socket SOCKET 'http://x/?query=SELECT+version()'`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := obs.NewLogger(cmd.ErrOrStderr(), "info", "text")
+			if err != nil {
+				return err
+			}
+			lib, err := f.ensure(cmd.Context(), progress{cmd.ErrOrStderr()})
+			if err != nil {
+				return err
+			}
+			srv, err := engine.Start(cmd.Context(), engine.Config{Dir: dir, Library: lib, RuntimeDir: run, AllowUnconfined: f.allowUnconfined, Logger: log})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "ClickHouse on unix socket %s\n", srv.Socket())
+			<-cmd.Context().Done()
+			return srv.Close()
+		},
+	}
+	cmd.Flags().StringVar(&dir, "data", filepath.Join("data", "clickhouse"), "folder of the tables")
+	cmd.Flags().StringVar(&run, "socket-folder", "", "short folder for the socket (default: a new one)")
+	f.register(cmd.Flags())
+	return cmd
+}
+
+func newDevEngine() *cobra.Command {
+	var f engineFlags
+	cmd := &cobra.Command{
+		Use: "engine", Short: "Fetch the analytics engine and print where it is", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			lib, err := f.ensure(cmd.Context(), progress{cmd.ErrOrStderr()})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), lib)
+			return err
+		},
+	}
+	f.register(cmd.Flags())
+	return cmd
+}

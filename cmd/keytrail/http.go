@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"example.com/keytrail/ingest"
+	"example.com/keytrail/internal/apidoc"
+	"example.com/keytrail/internal/httpx"
+	"example.com/keytrail/query"
+)
+
+// buildHTTP puts every room's routes on one engine.
+func (a *app) buildHTTP() error {
+	check := apidoc.Table{a.verifyRoute()}
+	reads, err := query.New(query.Config{
+		Store: a.stores.tables, Progress: a.tracker, Projections: positions{a.tracker, a.detector}, Access: a.access,
+		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
+		Others: []apidoc.Table{check}, Version: version(), Now: time.Now, Logger: a.log.With("component", "query"),
+	})
+	if err != nil {
+		return err
+	}
+	engine := httpx.NewEngine(a.log)
+	keys := ingest.NewKeyAPI(ingest.KeyAPIConfig{
+		Commands: a.commands, Auth: a.auth, Directory: a.directory, Refusals: a.refusals, Uses: a.recorder,
+		Lister: keyLister{reads.Keys()}, Waiter: waiter{a.tracker}, Activity: keyActivity{reads}, Now: time.Now,
+	})
+	keys.Register(engine)
+	reads.RegisterPublic(engine)
+	signedIn := engine.Group("", a.auth.Require(nil))
+	reads.Register(signedIn)
+	check.Register(signedIn)
+	signedIn.POST("/v1/usage", a.usage.HandleUsage)
+	signedIn.POST("/v1/imports/cloudtrail", a.importer.HandleCloudTrail)
+	page(engine)
+	a.server = newHTTPServer(engine, a.log)
+	return nil
+}
+
+// cursorKey keys the authenticators of cursors. It is derived from the key store, so that
+// it is the same after a restart and on every node that shares the key store.
+func (a *app) cursorKey() []byte {
+	sum := sha256.Sum256([]byte("keytrail cursors"))
+	return []byte(a.keys.Fingerprint(sum))
+}
+
+// checks decide whether the program is ready to serve.
+func (a *app) checks() []query.Check {
+	return []query.Check{
+		{Name: "directory", Run: func(context.Context) error { return a.directory.Ready() }},
+		{Name: "event log", Run: func(ctx context.Context) error {
+			_, _, err := a.stores.log.Last(ctx, "ktx.ready")
+			return err
+		}},
+		{Name: "tables", Run: a.stores.tables.Ping},
+		{Name: "block runner", Run: func(context.Context) error {
+			if s := a.runner.Status(); s.Err != nil {
+				return errors.New("the block runner is failing")
+			}
+			return nil
+		}},
+	}
+}

@@ -1,0 +1,18 @@
+// Command keytrail is the audit and activity tracker for API keys: one binary for the
+// server, the importer, the auditor's questions and the checks. 'keytrail --help' is its
+// manual.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"example.com/keytrail/internal/clickhouse"
+	engine "example.com/keytrail/internal/embedded/clickhouse"
+	"example.com/keytrail/internal/embedded/eventstore"
+	"example.com/keytrail/internal/eventlog"
+)
+
+// closeMax bounds how long a store may take to end in good order.
+const closeMax = 20 * time.Second
+
+// storeFlags say where the two stores are.
+type storeFlags struct {
+	data       string
+	eventstore string
+	clickhouse string
+	generation string
+	engine     engineFlags
+}
+
+// register adds the flags of the stores to a command.
+func (f *storeFlags) register(fs *pflag.FlagSet) {
+	fs.StringVar(&f.data, "data", "data", "data folder: log, tables, key store, administrator key")
+	fs.StringVar(&f.eventstore, "eventstore", "", "EventStoreDB to use instead of the embedded log: esdb://user:password@host:2113?tls=true")
+	fs.StringVar(&f.clickhouse, "clickhouse", "", "ClickHouse to use instead of the embedded engine: clickhouse://user:password@host:9000/ or https://host:8443/")
+	fs.StringVar(&f.generation, "generation", "1", "name of the set of tables; a new name builds all tables anew from the log, beside the old")
+	f.engine.register(fs)
+}
+
+// stores are the two open stores and what serves them.
+type stores struct {
+	log    *eventlog.Log
+	tables *clickhouse.Store
+	engine *engine.Server // nil where a server is used.
+	close  []func() error
+}
+
+// Close ends the stores, the last opened first.
+func (s *stores) Close() error {
+	var errs []error
+	for i := len(s.close) - 1; i >= 0; i-- {
+		errs = append(errs, s.close[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// openStores starts the embedded stores, or connects to the servers that f names. The
+// caller closes what it gets.
+func openStores(ctx context.Context, f storeFlags, ui progress, log *slog.Logger) (_ *stores, err error) {
+	s := &stores{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := makePrivate(f.data); err != nil {
+		return nil, err
+	}
+	run, err := runtimeDir(f.data)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.openLog(ctx, f, run, log); err != nil {
+		return nil, err
+	}
+	if err := s.openTables(ctx, f, run, ui, log); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openLog connects to the event log, after starting the embedded one if none is named.
+func (s *stores) openLog(ctx context.Context, f storeFlags, run string, log *slog.Logger) error {
+	cfg := eventlog.Config{Connection: f.eventstore, Logger: log.With("component", "eventlog")}
+	if f.eventstore == "" {
+		srv, err := eventstore.Open(eventstore.Config{
+			Dir: filepath.Join(f.data, "eventstore"), Socket: filepath.Join(run, "es.sock"), Logger: log.With("component", "eventstore"),
+		})
+		if err != nil {
+			return fmt.Errorf("open embedded event store: %w", err)
+		}
+		s.close = append(s.close, func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), closeMax)
+			defer cancel()
+			return srv.Close(ctx)
+		})
+		cfg.Socket = srv.Address()
+	}
+	l, err := eventlog.Open(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("open event log: %w", err)
+	}
+	s.log = l
+	s.close = append(s.close, l.Close)
+	return nil
+}
+
+// openTables connects to ClickHouse, after starting the embedded engine if none is named.
+func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui progress, log *slog.Logger) error {
+	cfg := clickhouse.Config{DSN: f.clickhouse, Database: "keytrail_" + f.generation, Logger: log.With("component", "clickhouse")}
+	if f.clickhouse == "" {
+		lib, err := f.engine.ensure(ctx, ui)
+		if err != nil {
+			return err
+		}
+		srv, err := engine.Start(ctx, engine.Config{
+			Dir: filepath.Join(f.data, "clickhouse"), Library: lib, RuntimeDir: run,
+			AllowUnconfined: f.engine.allowUnconfined, Logger: log.With("component", "engine"),
+		})
+		if err != nil {
+			return fmt.Errorf("start embedded ClickHouse engine: %w", err)
+		}
+		s.engine = srv
+		s.close = append(s.close, srv.Close)
+		cfg.Socket = srv.Socket()
+	}
+	t, err := clickhouse.Open(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("open ClickHouse: %w", err)
+	}
+	s.tables = t
+	s.close = append(s.close, t.Close)
+	return nil
+}
+
+// makePrivate makes dir, for its owner only.
+func makePrivate(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make folder %s: %w (name another with --data)", dir, err)
+	}
+	return nil
+}
+
+// runtimeDir returns a short folder for the sockets that belong to a data folder: socket
+// paths are bounded to some 100 bytes, data folders are not. The same data folder always
+// has the same one, so that a killed process leaves nothing that is not used again.
+func runtimeDir(data string) (string, error) {
+	abs, err := filepath.Abs(data)
+	if err != nil {
+		return "", fmt.Errorf("find data folder: %w", err)
+	}
+	base := os.Getenv("XDG_RUNTIME_DIR")
+	if base == "" {
+		base = filepath.Join(os.TempDir(), "keytrail-"+strconv.Itoa(os.Getuid()))
+	}
+	sum := sha256.Sum256([]byte(abs))
+	dir := filepath.Join(base, "kt-"+hex.EncodeToString(sum[:6]))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make folder for sockets: %w (name a short one of your own with XDG_RUNTIME_DIR)", err)
+	}
+	for _, d := range []string{base, dir} {
+		if err := ownPrivate(d); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
