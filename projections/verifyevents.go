@@ -1,0 +1,406 @@
+package projections
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/clickhouse"
+	"example.com/keytrail/internal/eventlog"
+)
+
+// verifyPage is how many ledger events are read at a time.
+const verifyPage = 512
+
+// events compares the tables that hold one row for each record (usage, activity,
+// key_states) and the ledger with the log, block by block.
+func (v *verifier) events(ctx context.Context) (err error) {
+	dec, err := newDecoder()
+	if err != nil {
+		return err
+	}
+	e := &eventVerifier{verifier: v, decoder: dec, block: &block{}}
+	defer func() { err = errors.Join(err, closeAll(e.cursors...)) }()
+	if err := e.openCursors(ctx); err != nil {
+		return err
+	}
+	if e.sub, err = v.log.Subscribe(ctx, eventlog.SubscribeOptions{Prefixes: []string{domain.EvidencePrefix}, FromStart: true}); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	defer e.sub.Close()
+	if err := e.walk(ctx); err != nil {
+		return err
+	}
+	for _, c := range e.cursors {
+		if err := e.extra(c, func() bool { return true }); err != nil {
+			return err
+		}
+	}
+	return e.poisonStream(ctx)
+}
+
+// eventVerifier is the state of [verifier.events].
+type eventVerifier struct {
+	*verifier
+
+	decoder *decoder
+	sub     Subscription
+	ahead   *eventlog.Raw // Read, but after the block.
+	block   *block
+	places  map[uint64]eventlog.Raw // Streams and revisions of the block's events, by position.
+	cursors []*cursor               // In the order of comparedTables.
+	chain   chain
+}
+
+// chain is how far the ledger was followed.
+type chain struct {
+	plan      *BlockPlanned // Not completed yet.
+	previous  BlockPlanned
+	completed BlockCompleted
+	attempt   uint64
+}
+
+// comparedTables returns the rows of the tables that are read in log order.
+func comparedTables(b *block) []Rows {
+	return []Rows{b.usage.rows(), b.activity.rows(), b.states.rows()}
+}
+
+func (e *eventVerifier) openCursors(ctx context.Context) error {
+	for _, rows := range comparedTables(e.block) {
+		order := []string{"position", "idx"}
+		if rows.Table == tableKeyStates {
+			order = order[:1]
+		}
+		c, err := openCursor(ctx, e.store, clickhouse.Select{Table: rows.Table, Where: []clickhouse.Cond{e.upTo()}, OrderBy: order}, rows.Columns)
+		if c != nil {
+			e.cursors = append(e.cursors, c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walk follows the ledger from its first event to the last completed block.
+func (e *eventVerifier) walk(ctx context.Context) error {
+	stream := LedgerStream(e.opt.Generation)
+	next := uint64(0)
+	for e.chain.completed.Block < e.last {
+		events, err := e.log.ReadStream(ctx, stream, next, verifyPage)
+		if err != nil {
+			return fmt.Errorf("read ledger: %w", err)
+		}
+		if len(events) == 0 {
+			e.differ(Difference{Where: "ledger", Stream: stream, Revision: next, What: fmt.Sprintf("ends at block %d of %d", e.chain.completed.Block, e.last)})
+			return nil
+		}
+		for _, raw := range events {
+			if raw.Revision != next {
+				e.differ(Difference{Where: "ledger", Stream: stream, Revision: next, What: "event is missing"})
+			}
+			next = raw.Revision + 1
+			if err := e.ledgerEvent(ctx, raw); err != nil {
+				return err
+			}
+			if e.chain.completed.Block >= e.last {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+func (e *eventVerifier) ledgerEvent(ctx context.Context, raw eventlog.Raw) error {
+	wrong := func(format string, args ...any) {
+		e.differ(Difference{Where: "ledger", Stream: raw.Stream, Revision: raw.Revision, Position: raw.Position, What: fmt.Sprintf(format, args...)})
+	}
+	c := &e.chain
+	switch raw.Type {
+	case typeBlockPlanned:
+		var p BlockPlanned
+		if err := decodeLedger(raw, &p); err != nil {
+			return err
+		}
+		if c.plan != nil || p.Block != c.previous.Block+1 || p.From != c.previous.To || p.Previous != c.previous.SHA256 {
+			wrong("plan of block %d from %d does not follow block %d to %d", p.Block, p.From, c.previous.Block, c.previous.To)
+		}
+		c.plan, c.previous, c.attempt = &p, p, 0
+		return e.verifyBlock(ctx, &p, wrong)
+	case typeBlockRetaken:
+		var r BlockRetaken
+		if err := decodeLedger(raw, &r); err != nil {
+			return err
+		}
+		if c.plan == nil || r.Block != c.plan.Block || r.Attempt != c.attempt+1 {
+			wrong("attempt %d at block %d does not follow", r.Attempt, r.Block)
+		}
+		c.attempt = r.Attempt
+	case typeBlockCompleted:
+		var done BlockCompleted
+		if err := decodeLedger(raw, &done); err != nil {
+			return err
+		}
+		l := ledger{done: c.completed, plan: c.plan, attempt: c.attempt}
+		if c.plan == nil {
+			wrong("block %d is completed without a plan", done.Block)
+		} else if want := l.completionOf(done.Holder); !sameCompletion(want, done) {
+			wrong("completion of block %d is not its plan's", done.Block)
+		}
+		c.completed, c.plan = done, nil
+	default:
+		wrong("unknown event %q", raw.Type)
+	}
+	return nil
+}
+
+func sameCompletion(a, b BlockCompleted) bool {
+	return a.Block == b.Block && a.To == b.To && a.LastRecordedAt.Equal(b.LastRecordedAt) && a.SHA256 == b.SHA256 &&
+		a.Attempt == b.Attempt && a.Events == b.Events && a.Poisoned == b.Poisoned && maps.Equal(a.Rows, b.Rows)
+}
+
+// verifyBlock makes a planned block again and compares its rows.
+func (e *eventVerifier) verifyBlock(ctx context.Context, p *BlockPlanned, wrong func(string, ...any)) error {
+	e.block.start(p.Block, p.From)
+	e.places = map[uint64]eventlog.Raw{}
+	if err := e.read(ctx, p.To); err != nil {
+		return err
+	}
+	if err := p.matches(e.block); err != nil {
+		wrong("%v", err)
+	}
+	e.report.Events += e.block.events
+	e.report.Poisoned += uint64(len(e.block.poison))
+	for table, n := range e.block.rowsPerTable() {
+		e.report.Rows[table] += n
+	}
+	for i, rows := range comparedTables(e.block) {
+		if err := e.compare(e.cursors[i], rows); err != nil {
+			return err
+		}
+	}
+	e.keepFindings(e.block.findings.rows())
+	e.opt.Progress(VerifyProgress{Phase: "events", Done: p.Block, Of: e.last})
+	return nil
+}
+
+// read takes the events up to position to into the block.
+func (e *eventVerifier) read(ctx context.Context, to uint64) error {
+	for {
+		raw := e.ahead
+		if e.ahead = nil; raw == nil {
+			d, err := e.sub.Next(ctx)
+			if err != nil {
+				return fmt.Errorf("read the log: %w", err)
+			}
+			if raw = d.Event; raw == nil {
+				if d.CaughtUp && d.Position >= to {
+					return nil
+				}
+				continue
+			}
+		}
+		if raw.Position > to {
+			e.ahead = raw
+			return nil
+		}
+		f := e.decoder.fact(*raw)
+		e.block.append(&f)
+		e.places[raw.Position] = eventlog.Raw{Stream: raw.Stream, Revision: raw.Revision}
+		if raw.Position == to {
+			return nil
+		}
+	}
+}
+
+// compare runs through rows, which are in the cursor's order, and the cursor side by
+// side.
+func (e *eventVerifier) compare(c *cursor, rows Rows) error {
+	position, ok := rows.Columns[columnAt(rows, "position")].Values.([]uint64)
+	if !ok {
+		return fmt.Errorf("table %s has no position", rows.Table)
+	}
+	var idx []uint32
+	if at := columnAt(rows, "idx"); at >= 0 {
+		idx, _ = rows.Columns[at].Values.([]uint32)
+	}
+	for i := range rows.Len() {
+		key := rowKey{position: position[i]}
+		if idx != nil {
+			key.idx = idx[i]
+		}
+		if err := e.extra(c, func() bool { return keyOf(c).before(key) }); err != nil {
+			return err
+		}
+		at := e.places[key.position]
+		d := Difference{Where: rows.Table, Stream: at.Stream, Revision: at.Revision, Position: key.position, Index: key.idx, Block: e.block.number}
+		if !c.valid || keyOf(c) != key {
+			d.What = "row is missing"
+			e.differ(d)
+			continue
+		}
+		if d.What = c.differs(rows, i); d.What != "" {
+			e.differ(d)
+		}
+		if err := c.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// extra reports the cursor's rows as long as are is true: the log does not have
+// them, or has them once.
+func (e *eventVerifier) extra(c *cursor, are func() bool) error {
+	for c.valid && are() {
+		key := keyOf(c)
+		at := e.places[key.position]
+		e.differ(Difference{
+			Where: c.table, Stream: at.Stream, Revision: at.Revision, Position: key.position, Index: key.idx,
+			Block: value[uint64](c, "block"), What: "row is there once more than the log gives",
+		})
+		if err := c.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func columnAt(rows Rows, name string) int {
+	for i, c := range rows.Columns {
+		if c.Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// rowKey names a row in log order.
+type rowKey struct {
+	position uint64
+	idx      uint32
+}
+
+func (k rowKey) before(o rowKey) bool {
+	return k.position < o.position || k.position == o.position && k.idx < o.idx
+}
+
+func keyOf(c *cursor) rowKey {
+	k := rowKey{position: value[uint64](c, "position")}
+	if _, ok := c.at["idx"]; ok {
+		k.idx = value[uint32](c, "idx")
+	}
+	return k
+}
+
+// poisonStream checks that each poisoned event was set aside once.
+func (e *eventVerifier) poisonStream(ctx context.Context) error {
+	stream := PoisonStream(e.opt.Generation)
+	var n, last, next uint64
+	for {
+		events, err := e.log.ReadStream(ctx, stream, next, verifyPage)
+		if err != nil {
+			return fmt.Errorf("read poison stream: %w", err)
+		}
+		if len(events) == 0 {
+			break
+		}
+		for _, raw := range events {
+			next = raw.Revision + 1
+			var p EventPoisoned
+			if err := decodeLedger(raw, &p); err != nil {
+				return err
+			}
+			if p.Position <= last {
+				e.differ(Difference{Where: "log", Stream: raw.Stream, Revision: raw.Revision, What: fmt.Sprintf("event at %d is set aside twice or out of order", p.Position)})
+			}
+			if last = p.Position; p.Position <= e.report.Position {
+				n++
+			}
+		}
+	}
+	if n != e.report.Poisoned {
+		e.differ(Difference{Where: "log", Stream: stream, What: fmt.Sprintf("%d events are set aside, %d cannot be projected", n, e.report.Poisoned)})
+	}
+	return nil
+}
+
+// findingHash is the newest state of a finding as the log has it.
+type findingHash struct {
+	version uint64
+	row     [sha256.Size]byte
+}
+
+func (v *verifier) keepFindings(rows Rows) {
+	id, version := columnAt(rows, "id"), columnAt(rows, "version")
+	for i := range rows.Len() {
+		name, _ := columnValue(rows.Columns[id].Values, i).(string)
+		n, _ := columnValue(rows.Columns[version].Values, i).(uint64)
+		if have, ok := v.findings[name]; ok && have.version > n {
+			continue
+		}
+		h := sha256.New()
+		for _, c := range rows.Columns {
+			fmt.Fprintf(h, "%v\x00", columnValue(c.Values, i))
+		}
+		v.findings[name] = findingHash{version: n, row: [sha256.Size]byte(h.Sum(nil))}
+	}
+}
+
+// allFindings compares the table of findings with the newest states in the log.
+func (v *verifier) allFindings(ctx context.Context) (err error) {
+	var empty findingRows
+	c, err := openCursor(ctx, v.store, clickhouse.Select{Table: tableFindings, Final: true, OrderBy: []string{"account_id", "id"}}, empty.rows().Columns)
+	defer func() { err = errors.Join(err, c.close()) }()
+	if err != nil {
+		return err
+	}
+	done := uint64(0)
+	for c.valid {
+		id := value[string](c, "id")
+		want, ok := v.findings[id]
+		delete(v.findings, id)
+		h := sha256.New()
+		for _, p := range c.row {
+			fmt.Fprintf(h, "%v\x00", pointed(p))
+		}
+		switch {
+		case value[uint64](c, "block") > v.last: // Changed since.
+		case !ok:
+			v.differ(Difference{Where: tableFindings, Position: value[uint64](c, "position"), What: "finding " + id + " is not in the log, or is there twice"})
+		case want.row != [sha256.Size]byte(h.Sum(nil)):
+			v.differ(Difference{
+				Where: tableFindings, Stream: domain.FindingStreams + id, Revision: want.version, Position: value[uint64](c, "position"),
+				What: fmt.Sprintf("finding %s at version %d is not the log's at %d", id, value[uint64](c, "version"), want.version),
+			})
+		}
+		if done++; done%1000 == 0 {
+			v.opt.Progress(VerifyProgress{Phase: "findings", Done: done})
+		}
+		if err := c.next(); err != nil {
+			return err
+		}
+	}
+	for id, want := range v.findings {
+		v.differ(Difference{Where: tableFindings, Stream: domain.FindingStreams + id, Revision: want.version, What: "finding " + id + " is missing"})
+	}
+	return nil
+}
+
+// pointed returns what was scanned.
+func pointed(p any) any {
+	switch p := p.(type) {
+	case *string:
+		return *p
+	case *int64:
+		return *p
+	case *uint32:
+		return *p
+	case *uint64:
+		return *p
+	}
+	return p
+}
