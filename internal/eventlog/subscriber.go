@@ -270,6 +270,11 @@ func (d *dispatcher) watch(f *flight, m *message.Message, cancel context.CancelF
 				d.settled <- settlement{flight: f}
 			}
 		case <-d.ctx.Done():
+			select { // What was acknowledged before the end counts.
+			case <-m.Acked():
+				d.settled <- settlement{flight: f, acked: true}
+			default:
+			}
 		}
 	})
 }
