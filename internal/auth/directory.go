@@ -62,8 +62,9 @@ type accountEntry struct {
 }
 
 type serviceEntry struct {
-	service  domain.ServiceID
-	revision uint64
+	service domain.ServiceID
+	next    uint64 // The revision that the stream's next event has.
+	gone    bool   // Deleted, whether or not the fold has come so far.
 }
 
 // NewDirectory returns an empty directory. It refuses every question until Run has
@@ -194,13 +195,17 @@ func (d *Directory) applyAccountLocked(rec domain.Recorded) {
 	}
 }
 
+// applyServiceLocked folds only the next revision, like applyAccountLocked; but that
+// the service ID is deleted counts at once.
 func (d *Directory) applyServiceLocked(rec domain.Recorded) {
 	id := strings.TrimPrefix(rec.Stream, domain.ServiceIDStreams)
-	old, ok := d.services[id]
-	if ok && rec.Revision <= old.revision {
-		return
+	entry := d.services[id]
+	if _, ok := rec.Event.(domain.ServiceIDDeleted); ok {
+		entry.gone = true
 	}
-	entry := serviceEntry{service: old.service.Evolve(rec), revision: rec.Revision}
+	if rec.Revision == entry.next {
+		entry.service, entry.next = entry.service.Evolve(rec), rec.Revision+1
+	}
 	d.services[id] = entry
 	if s := entry.service.State(); s.Account != "" {
 		d.accountsOf[s.IAMID] = insert(d.accountsOf[s.IAMID], s.Account)
@@ -316,7 +321,9 @@ func (d *Directory) ServiceID(id string) (domain.ServiceIDState, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	e, ok := d.services[id]
-	return e.service.State(), ok
+	s := e.service.State()
+	s.Deleted = s.Deleted || e.gone
+	return s, ok
 }
 
 // AccountsOf returns the accounts in which an identity is anything, sorted. The caller
@@ -338,7 +345,7 @@ func (d *Directory) Standing(iam domain.IAMID, account domain.AccountID) domain.
 		return in
 	}
 	s, ok := d.services[id]
-	if !ok || s.service.State().Deleted {
+	if !ok || s.gone {
 		return domain.Standing{}
 	}
 	in.Member = in.Member || s.service.State().Account == account
@@ -385,7 +392,7 @@ func (d *Directory) Check(s domain.KeyState, t time.Time) error {
 	}
 	if id, ok := domain.ServiceIDOf(s.IAMID); ok {
 		svc, known := d.services[id]
-		if !known || svc.service.State().Deleted || d.closed[domain.ServiceIDStream(id)] {
+		if !known || svc.gone || d.closed[domain.ServiceIDStream(id)] {
 			return refused("identity_invalid", "the service ID of the API key is deleted")
 		}
 	}
