@@ -153,7 +153,10 @@ func TestAKeyIsShownAsItWas(t *testing.T) {
 	if err := s.post(http.MethodPost, "/v1/apikeys", map[string]string{"name": "before", "iam_id": iam}, &key); err != nil {
 		t.Fatal(err)
 	}
-	between := time.Now().UTC()
+	created, err := time.Parse("2006-01-02T15:04:05.000-0700", key.CreatedAt)
+	if err != nil {
+		t.Fatal(err)
+	}
 	req := httpRequest(http.MethodPut, "/v1/apikeys/"+key.ID)
 	req.Header.Set("If-Match", "*")
 	if err := s.api.JSON(t.Context(), req, map[string]string{"name": "after"}, nil); err != nil {
@@ -165,7 +168,7 @@ func TestAKeyIsShownAsItWas(t *testing.T) {
 	if got := get[named](s, "/v1/apikeys/"+key.ID, nil); got.Name != "after" {
 		t.Errorf("now it is called %q", got.Name)
 	}
-	if got := get[named](s, "/v1/apikeys/"+key.ID, url.Values{"as_of": {between.Format(time.RFC3339Nano)}}); got.Name != "before" {
-		t.Errorf("as of %v it is called %q, want before", between, got.Name)
+	if got := get[named](s, "/v1/apikeys/"+key.ID, url.Values{"as_of": {created.UTC().Format(time.RFC3339Nano)}}); got.Name != "before" {
+		t.Errorf("as of %v it is called %q, want before", created, got.Name)
 	}
 }
