@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -184,10 +185,17 @@ func records(rng *rand.Rand, first, n int, now time.Time) []byte {
 // position returns how far the log goes.
 func (b *bench) position(ctx context.Context) (uint64, error) {
 	var out struct {
-		Head uint64 `json:"head"`
+		Projections []struct{ Name, Head string }
 	}
-	err := b.http.JSON(ctx, client.Request{Method: http.MethodGet, Path: "/v1/projections"}, nil, &out)
-	return out.Head, err
+	if err := b.http.JSON(ctx, client.Request{Method: http.MethodGet, Path: "/v1/projections"}, nil, &out); err != nil {
+		return 0, err
+	}
+	for _, p := range out.Projections {
+		if p.Name == "tables" {
+			return strconv.ParseUint(p.Head, 10, 64)
+		}
+	}
+	return 0, errors.New("the server names no projection called tables")
 }
 
 // waitFor returns when the tables hold everything up to position.
