@@ -23,9 +23,20 @@ const (
 	doubtful                   // It may have been done.
 )
 
+// errNotSent says that a call failed before the client was asked.
+var errNotSent = errors.New("no connection")
+
 // classify tells errors apart by type and code, never by text. In doubt it says
 // doubtful: that is always safe.
 func classify(err error) verdict {
+	v := classifyClient(err)
+	if v == doubtful && errors.Is(err, errNotSent) {
+		return unavailable
+	}
+	return v
+}
+
+func classifyClient(err error) verdict {
 	var e *esdb.Error
 	if !errors.As(err, &e) {
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

@@ -184,7 +184,7 @@ func (p *pool) take(ctx context.Context) (*connection, context.Context, func(), 
 		p.mu.Lock()
 		if p.ended {
 			p.mu.Unlock()
-			return nil, nil, nil, ErrClosed
+			return nil, nil, nil, fmt.Errorf("%w: %w", errNotSent, ErrClosed)
 		}
 		if c := p.current; c != nil {
 			if inner, open, ok := c.enter(ctx); ok {
@@ -205,13 +205,13 @@ func (p *pool) take(ctx context.Context) (*connection, context.Context, func(), 
 		select {
 		case <-dialing:
 		case <-ctx.Done():
-			return nil, nil, nil, ctx.Err()
+			return nil, nil, nil, fmt.Errorf("%w: %w", errNotSent, ctx.Err())
 		}
 		p.mu.Lock()
 		err := p.dialErr
 		p.mu.Unlock()
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, nil, nil, fmt.Errorf("%w: %w", errNotSent, err)
 		}
 	}
 }
@@ -246,7 +246,7 @@ func (p *pool) connect() (*connection, error) {
 	}
 	if _, err := c.client.GetServerVersion(); err != nil {
 		c.shut()
-		return nil, fmt.Errorf("connect: %w", err)
+		return nil, err
 	}
 	return c, nil
 }

@@ -117,10 +117,10 @@ func (d *database) prepare(ctx context.Context) error {
 	return d.check(ctx)
 }
 
-// checkBytesMax is the size up to which the whole file is checked at open: about a
-// second. A bigger file is checked in its schema and its newest block only; every
+// checkBytesMax is the size up to which the whole file is checked at open: some
+// seconds. A bigger file is checked in its schema and its newest block only; every
 // block carries a checksum that is looked at whenever it is read.
-const checkBytesMax = 512 << 20
+const checkBytesMax = 256 << 20
 
 func (d *database) check(ctx context.Context) error {
 	var sizeBytes int64

@@ -161,7 +161,7 @@ func (s *streams) readAll(o *api.ReadReq_Options_AllOptions, back bool, f *filte
 		pos = end + 1
 	}
 	var frames []frame
-	for more := send.left > 0; more; {
+	for more := send.left > 0; more && (back || pos <= end); {
 		blocks, err := s.chunk(ctx, pos, back)
 		if err != nil || len(blocks) == 0 {
 			return failRead(err)

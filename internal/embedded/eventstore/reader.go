@@ -166,7 +166,7 @@ func (r *reader) open(ctx context.Context, name string) (stream, error) {
 		s.low = max(s.low, uint64(tb.Int64)) //nolint:gosec // Positive.
 	}
 	if age := h.limits.maxAgeS; age.Valid {
-		since := ticks(r.clock()) - age.Int64*ticksPerSecond
+		since := ticks(r.clock()) - min(age.Int64, maxAgeCeilingS)*ticksPerSecond
 		var first uint64
 		switch err := r.runNewest.QueryRowContext(ctx, h.sid, since).Scan(&first); {
 		case errors.Is(err, sql.ErrNoRows):
@@ -270,6 +270,9 @@ func (r *reader) event(ctx context.Context, name string, rev uint64) (frame, boo
 	})
 	return found, ok, err
 }
+
+// maxAgeCeilingS keeps an age within the range of ticks; it is two thousand years.
+const maxAgeCeilingS = 1 << 36
 
 const ticksPerSecond = int64(time.Second / 100)
 

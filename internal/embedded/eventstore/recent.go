@@ -1,7 +1,6 @@
 package eventstore
 
 import (
-	"slices"
 	"sort"
 	"sync"
 )
@@ -35,8 +34,10 @@ func (r *recent) push(blocks []*block) {
 		r.bytes += len(b.body)
 		r.last = b.last
 	}
-	// A reader may hold the old slice: never write into its array.
-	keep := slices.Concat(r.blocks, blocks)
+	// A reader may hold an older slice of the array. Appending writes behind its end;
+	// what is dropped goes when the array is next grown, so at most twice the bytes
+	// are held.
+	keep := append(r.blocks, blocks...)
 	drop := 0
 	for r.bytes > recentBytesMax && drop < len(keep) {
 		r.bytes -= len(keep[drop].body)
