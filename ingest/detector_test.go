@@ -321,6 +321,76 @@ func TestDetectorResumesWhereAnotherEnded(t *testing.T) {
 	})
 }
 
+// askedFrom remembers the first block that it was asked for.
+type askedFrom struct {
+	gapRule
+	from *uint64
+}
+
+func (a askedFrom) EvaluateBlocks(ctx context.Context, from, to uint64) ([]domain.Finding, error) {
+	if *a.from == 0 {
+		*a.from = from
+	}
+	return a.gapRule.EvaluateBlocks(ctx, from, to)
+}
+
+// What a progress event says is evaluated is not evaluated again.
+func TestDetectorBeginsAfterItsProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newDetectorMemLog()
+		runDetector(t, log, inOrder, 100, "g1")
+		var from uint64
+		runDetector(t, log, askedFrom{inOrder, &from}, 200, "g1")
+		if from < 91 || from > 101 { // The last findings were in block 90, evaluated with blocks up to 100.
+			t.Errorf("the second detector began at block %d, want one after the progress", from)
+		}
+	})
+}
+
+// stepBlocks completes blocks when it is told to.
+type stepBlocks chan uint64
+
+func (b stepBlocks) WaitBlock(ctx context.Context, _ uint64) (block, position uint64, err error) {
+	select {
+	case block = <-b:
+		return block, 0, nil
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
+}
+
+// A finding that another detector opened while this one was waiting is known to it
+// before it judges the next block.
+func TestDetectorKnowsWhatAnotherOpenedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, blocks := newDetectorMemLog(), make(stepBlocks)
+		late := gapRule{uses: []seenUse{{1, 10}, {1, 12}, {1, 14}, {2, 5}}}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		d, err := ingest.NewDetector(ingest.DetectorConfig{
+			Log: log, Blocks: blocks, Evaluator: late, Generation: "g2", Now: func() time.Time { return detectorEpoch }, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var done sync.WaitGroup
+		done.Go(func() {
+			if err := d.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait() // It has read the log, which is empty.
+		runDetector(t, log, late, 1, "g1")
+		blocks <- 2 // Its first look: the late use moved the id that it computes.
+		synctest.Wait()
+		cancel()
+		done.Wait()
+		if got := checkFindings(t, log); len(got) != 1 || got[0].Count != 4 {
+			t.Errorf("got %d findings, want the other's one, extended to 4 uses", len(got))
+		}
+	})
+}
+
 // A rebuilt generation is evaluated from its beginning and says nothing twice.
 func TestNewGenerationFindsWhatIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
