@@ -78,6 +78,20 @@ func (s *suite) resume(t *testing.T) {
 	}
 	sub := s.follow(t, eventlog.SubscribeOptions{Prefixes: []string{stream}, FromStart: true})
 	wantIDs(t, "from the start", takeCaughtUp(t, sub), idsOf(all))
+	// The server itself must begin after the position, not only our log.
+	for _, i := range []int{0, 6, 298} {
+		raw := s.raw(t, esdb.SubscribeToAllOptions{
+			From:   esdb.Position{Commit: raws[i].Position, Prepare: raws[i].Position},
+			Filter: &esdb.SubscriptionFilter{Type: esdb.StreamFilterType, Prefixes: []string{stream}},
+		})
+		e := recv(t, raw)
+		for e.EventAppeared == nil {
+			e = recv(t, raw)
+		}
+		if got := domain.EventID(e.EventAppeared.OriginalEvent().EventID); got != all[i+1].ID {
+			t.Errorf("after event %d the client gets %s, want the next", i, got)
+		}
+	}
 }
 
 func (s *suite) prefixes(t *testing.T) {
