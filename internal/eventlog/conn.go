@@ -47,7 +47,9 @@ func (c *connection) retire() {
 // enter takes the connection for one call, or returns false if it is retired. The
 // returned context must be the one that is given to the client.
 func (c *connection) enter(ctx context.Context) (context.Context, func(), bool) {
-	c.gate.RLock()
+	if !c.gate.TryRLock() { // It is being retired.
+		return nil, nil, false
+	}
 	if c.retired {
 		c.gate.RUnlock()
 		return nil, nil, false
@@ -136,6 +138,10 @@ func call[T any](ctx context.Context, p *pool, fn func(context.Context, *esdb.Cl
 		defer c.leave()
 		defer open()
 		v, err := fn(inner, c.client)
+		if e := (*esdb.Error)(nil); errors.As(err, &e) && e.IsErrorCode(esdb.ErrorCodeConnectionClosed) {
+			open()
+			c.retire() // It gave up while it looked for a leader.
+		}
 		done <- answer[T]{v, err}
 	})
 	select {
