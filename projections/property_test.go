@@ -25,6 +25,9 @@ import (
 
 const generation = "g1"
 
+// discard is for runners whose faults are made on purpose, and for benchmarks.
+var discard = slog.New(slog.DiscardHandler)
+
 // history appends random evidence to log.
 type history struct {
 	log *memLog
@@ -155,7 +158,7 @@ func (w *world) runner(holder string, alone bool) *projections.Runner {
 	r, err := projections.NewRunner(projections.RunnerConfig{
 		Log: w.log, Sink: w.sink, Generation: generation, Holder: holder, Alone: alone, Now: time.Now, Metrics: metrics,
 		Limits: projections.Limits{Rows: 25, Bytes: 1 << 20, Delay: 250 * time.Millisecond, KeysDelay: 50 * time.Millisecond},
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: discard,
 	})
 	must(err)
 	return r
