@@ -156,7 +156,7 @@ func decideFacts(o Order, stream string, cached cachedKey, facts []domain.Observ
 		for _, e := range events {
 			rec := domain.Recorded{
 				Stream: stream, Revision: cached.last.Next() + uint64(len(out)), Type: e.Type(), Event: e,
-				ID: domain.DeriveID("observed", f.SourceEvent, string(f.Fact), string(f.ID)),
+				ID: domain.DeriveID("observed", string(f.Account), f.SourceEvent, string(f.Fact), string(f.ID)),
 				Meta: domain.Metadata{
 					Schema: domain.MetadataSchema, EffectiveAt: f.At, Initiator: o.Caller.Initiator,
 					CorrelationID: o.CorrelationID, CausationID: f.SourceEvent,

@@ -204,6 +204,20 @@ func TestABatchIdWithOtherBytesIsRefused(t *testing.T) {
 	}
 }
 
+// TestABatchIdWithOtherBytesIsRefusedByANodeThatHasNotSeenIt: the node's append is at a
+// place where another event stands. Were the two ids the same, the server would take it
+// for a repeat, and what was acknowledged would be lost.
+func TestABatchIdWithOtherBytesIsRefusedByANodeThatHasNotSeenIt(t *testing.T) {
+	log := newMemLog()
+	a, b := newUsage(t, log, nil), newUsage(t, log, nil)
+	record(t, b, "b0", lines("z", 1))
+	record(t, a, "b1", lines("a", 3))
+	_, err := b.Record(t.Context(), order(), ingest.UploadRequest{Batch: "b1", Body: body(lines("b", 3))})
+	if domain.CodeOf(err) != domain.Conflict {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestAnUploadThatBreaksAnywhereIsMendedByARetry breaks the n-th append in every way
 // and sends the same bytes again, to the same node and to a fresh one.
 func TestAnUploadThatBreaksAnywhereIsMendedByARetry(t *testing.T) {

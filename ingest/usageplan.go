@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strconv"
@@ -85,7 +86,7 @@ type step struct {
 // plan decides what of each chunk is stored, given all that the slot holds. A chunk
 // that is refused gets its error; the others go on.
 func (w *slotWriter) plan(group []*chunk) (plan, error) {
-	p := plan{effective: w.lastAt, upTo: ^uint64(0)}
+	p := plan{effective: w.lastAt, upTo: noFloor}
 	here := make(map[useKey]struct{}) // Uses of earlier chunks of this group.
 	for _, c := range group {
 		c.err = nil
@@ -106,50 +107,61 @@ func (w *slotWriter) plan(group []*chunk) (plan, error) {
 			continue
 		}
 		p.effective = domain.NextEffective(w.now(), p.effective)
-		event, err := eventlog.Propose(c.id(s.header.First), domain.UsageRecorded{Batch: *s.header},
+		event, err := eventlog.Propose(c.id(s.header), domain.UsageRecorded{Batch: *s.header},
 			domain.Metadata{EffectiveAt: p.effective, Initiator: c.by, CorrelationID: c.trace})
 		if err != nil {
 			return plan{}, fmt.Errorf("propose uses: %w", err)
 		}
 		p.events = append(p.events, event)
 	}
-	if p.upTo == ^uint64(0) {
+	if p.upTo == noFloor {
 		p.upTo = 0
 	}
 	return p, nil
 }
 
-// id is the event id of the chunk whose first line is first. For imports that is the
-// line of the first record that is stored; it is stored once, so the id is its own.
-func (c *chunk) id(first uint64) domain.EventID {
+// id is the event id of what h stores of the chunk. It names the content too: a server
+// takes an append at a place where an event of the same id stands for a repeat and
+// answers success, so two bodies under one batch id, or two nodes that know different
+// uses already, must not share an id.
+func (c *chunk) id(h *domain.UsageBatch) domain.EventID {
 	kind := "usage-import"
 	if c.ordered {
 		kind = "usage"
 	}
-	return domain.DeriveID(kind, c.batch.caller, c.batch.batch, strconv.FormatUint(first, 10))
+	sum := sha256.Sum256(h.Columns)
+	return domain.DeriveID(kind, h.Caller, h.Batch, strconv.FormatUint(h.First, 10), strconv.FormatUint(h.Lines, 10), h.BodyHash, string(sum[:]))
 }
 
-// look asks the usage table which of c's uses it holds.
-func (s *slots) look(ctx context.Context, c *chunk) error {
-	if s.known == nil {
-		return nil
-	}
-	type window struct {
-		ids      []string
-		from, to time.Time
-	}
-	asked := make(map[domain.AccountID]*window)
+// lookBytesMax bounds the ids of one question to the usage table: a statement there
+// may have 256 KiB.
+const lookBytesMax = 128 << 10
+
+// lookup is one question to the usage table.
+type lookup struct {
+	account  domain.AccountID
+	ids      []string
+	bytes    int
+	from, to time.Time
+}
+
+// lookups returns the questions about those of c's uses that came with an id.
+func (c *chunk) lookups() []*lookup {
+	var all []*lookup
+	open := make(map[domain.AccountID]*lookup)
 	for i := range c.uses {
 		if !c.explicit[i] {
 			continue
 		}
 		u := &c.uses[i]
-		q := asked[u.Account]
-		if q == nil {
-			q = &window{from: u.Time, to: u.Time}
-			asked[u.Account] = q
+		q := open[u.Account]
+		if q == nil || q.bytes > lookBytesMax {
+			q = &lookup{account: u.Account, from: u.Time, to: u.Time}
+			open[u.Account] = q
+			all = append(all, q)
 		}
 		q.ids = append(q.ids, u.ID)
+		q.bytes += len(u.ID) + 4
 		if u.Time.Before(q.from) {
 			q.from = u.Time
 		}
@@ -157,20 +169,26 @@ func (s *slots) look(ctx context.Context, c *chunk) error {
 			q.to = u.Time
 		}
 	}
-	c.known, c.upTo, c.looked = make(map[useKey]struct{}), ^uint64(0), true
-	for account, q := range asked {
-		known, upTo, err := s.known.Known(ctx, account, q.ids, q.from, q.to)
+	return all
+}
+
+// look asks the usage table which of c's uses it holds.
+func (s *slots) look(ctx context.Context, c *chunk) error {
+	if s.known == nil {
+		return nil
+	}
+	asked := c.lookups()
+	c.known, c.upTo, c.looked = make(map[useKey]struct{}), noFloor, len(asked) > 0
+	for _, q := range asked {
+		known, upTo, err := s.known.Known(ctx, q.account, q.ids, q.from, q.to)
 		if err != nil {
 			return fmt.Errorf("look for known uses: %w: %w", domain.Errorf(domain.Unavailable,
 				"the usage table does not answer; send it again").WithMessageCode("usage_unavailable"), err)
 		}
 		c.upTo = min(c.upTo, upTo)
 		for id := range known {
-			c.known[useKey{account: account, id: id}] = struct{}{}
+			c.known[useKey{account: q.account, id: id}] = struct{}{}
 		}
-	}
-	if len(asked) == 0 {
-		c.looked = false
 	}
 	return nil
 }
