@@ -1,5 +1,15 @@
 package main
 
-import "github.com/gin-gonic/gin"
+import (
+	"github.com/gin-gonic/gin"
 
-func page(gin.IRoutes) {}
+	"example.com/keytrail/web"
+)
+
+// page serves the console's files: "/" and what it loads.
+func page(r gin.IRoutes) {
+	files := gin.WrapH(web.Handler())
+	for _, path := range web.Paths() {
+		r.GET(path, files)
+	}
+}

@@ -14,7 +14,9 @@ import (
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/apidoc"
 	"example.com/keytrail/internal/auth"
+	"example.com/keytrail/internal/clickhouse"
 	"example.com/keytrail/internal/client"
+	"example.com/keytrail/internal/eventlog"
 	"example.com/keytrail/internal/httpx"
 	"example.com/keytrail/projections"
 )
@@ -46,6 +48,9 @@ func (a *app) verify(c *gin.Context) {
 	}
 	report, err := projections.Verify(c.Request.Context(), projections.NewLog(a.stores.log), a.stores.tables,
 		projections.VerifyOptions{Generation: a.cfg.stores.generation})
+	if errors.Is(err, clickhouse.ErrUnavailable) || errors.Is(err, eventlog.ErrUnavailable) {
+		err = errors.Join(domain.Errorf(domain.Unavailable, "a store does not answer; try again"), err)
+	}
 	if err != nil {
 		httpx.Fail(c, fmt.Errorf("verify projections: %w", err))
 		return
