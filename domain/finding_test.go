@@ -81,7 +81,11 @@ func TestListedEvidenceStaysListed(t *testing.T) {
 		return out
 	}
 	have := findingOver(seconds(100, domain.EvidenceMax)...)
+	have.Count = 500 // Of which the list holds the first.
 	got, changed := have.Extend(findingOver(seconds(50, domain.EvidenceMax)...))
+	if got.Count != 500 {
+		t.Errorf("the count fell from 500 to %d", got.Count)
+	}
 	if !changed || !cmp.Equal(got.Evidence, have.Evidence) || !got.FirstSeen.Equal(findingEpoch.Add(50*time.Second)) {
 		t.Errorf("changed %t, first seen %s, evidence:\n%s", changed, got.FirstSeen, cmp.Diff(have.Evidence, got.Evidence))
 	}

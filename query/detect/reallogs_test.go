@@ -130,3 +130,46 @@ func labelsOf(f domain.Finding, label map[string]string) string {
 	slices.Sort(out)
 	return strings.Join(out, " ")
 }
+
+// Over the tables, block by block, each rule finds in a real log what it finds in
+// memory.
+func TestTablesGiveWhatMemoryGivesOnARealLog(t *testing.T) {
+	rules, err := detect.Load(detect.Builtin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := realRecords(t, "invictus")
+	tb := newTables(t)
+	e := detect.NewEngine(tb.store, rules)
+	var got []domain.Finding
+	block := uint64(0)
+	for part := range slices.Chunk(records, 500) {
+		block++
+		tb.add(block, part...)
+		found, err := e.EvaluateBlocks(t.Context(), block, block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range found {
+			if i := slices.IndexFunc(got, func(f domain.Finding) bool { return f.SameCase(c) }); i >= 0 {
+				got[i], _ = got[i].Extend(c)
+			} else {
+				got = append(got, c)
+			}
+		}
+	}
+	var want []domain.Finding
+	for _, r := range rules {
+		found, err := r.Evaluate(records)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, found...)
+	}
+	byID := func(a, b domain.Finding) int { return strings.Compare(a.ID.String(), b.ID.String()) }
+	slices.SortFunc(got, byID)
+	slices.SortFunc(want, byID)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("findings (-memory +tables):\n%s", diff)
+	}
+}

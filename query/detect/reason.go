@@ -51,8 +51,8 @@ func (r *Rule) explain(c *caseRun) (string, error) {
 			actions = append(actions, e.Action)
 		}
 	}
-	if more := len(actions) - actionsMax; more > 0 {
-		actions = append(actions[:actionsMax], "…")
+	if len(actions) > actionsMax {
+		actions = append(actions[:actionsMax], "and more")
 	}
 	return r.spell(facts{
 		Count: c.count, Failed: c.failed, Values: len(c.values),

@@ -68,7 +68,8 @@ func (r *Rule) reach() time.Duration {
 	return out
 }
 
-// ruleFile is a rule as it is written. docs/rules describes it field by field.
+// ruleFile is a rule as it is written; README.md beside the rules describes it field by
+// field.
 type ruleFile struct {
 	ID         string                   `yaml:"id"`
 	Version    int                      `yaml:"version"`

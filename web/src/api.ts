@@ -1,6 +1,6 @@
 // The API of keytrail as far as the page needs it, and signing in to it.
 
-import type { Point, Step } from "./times";
+import type { Point, Range } from "./times";
 
 export interface Evidence {
   event_id: string;
@@ -71,12 +71,13 @@ export class Session {
     return this.get("/v1/findings", { severity, limit: String(limit) });
   }
 
-  async series(from: string, to: string, step: Step): Promise<Stated<{ series: Point[] }>> {
-    return this.get("/v1/usage/series", { from, to, step });
+  async series({ from, to, step, key }: Range): Promise<Stated<{ series: Point[] }>> {
+    return this.get("/v1/usage/series", { from, to, step, key_id: key ?? "" });
   }
 
-  async top(from: string, to: string): Promise<Stated<{ top: TopValue[] }>> {
-    return this.get("/v1/usage/top", { by: "key", from, to, limit: "10" });
+  /** top counts the uses by key; of one key, by action. */
+  async top({ from, to, key }: Range): Promise<Stated<{ top: TopValue[] }>> {
+    return this.get("/v1/usage/top", { by: key ? "action" : "key", from, to, key_id: key ?? "", limit: "10" });
   }
 
   async disable(key: string): Promise<void> {

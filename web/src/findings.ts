@@ -6,8 +6,14 @@ import { moment } from "./times";
 
 const levels = ["critical", "high", "medium", "low"];
 
-/** findingCard shows one finding; disable is called when the reader asks for it. */
-export function findingCard(f: Finding, disable: (f: Finding, button: HTMLButtonElement) => void): HTMLLIElement {
+/** Actions are what the reader can ask for about a finding. */
+export interface Actions {
+  disable(f: Finding, button: HTMLButtonElement): void;
+  activity(f: Finding): void;
+}
+
+/** findingCard shows one finding. */
+export function findingCard(f: Finding, actions: Actions): HTMLLIElement {
   const who = f.key_id ? el("span", {}, "key ", el("code", {}, f.key_id)) : el("span", {}, "identity ", el("code", {}, f.iam_id ?? ""));
   const time = (t: string) => el("time", { datetime: t }, moment(t));
   const card = el(
@@ -27,19 +33,21 @@ export function findingCard(f: Finding, disable: (f: Finding, button: HTMLButton
   );
   const details = el("details", {}, el("summary", {}, "Evidence and what to do"));
   details.addEventListener("toggle", () => {
-    if (details.open && details.children.length === 1) details.append(...evidence(f, disable));
+    if (details.open && details.children.length === 1) details.append(...evidence(f, actions));
   });
   card.append(details);
   return card;
 }
 
-function evidence(f: Finding, disable: (f: Finding, button: HTMLButtonElement) => void): Node[] {
+function evidence(f: Finding, actions: Actions): Node[] {
   const out: Node[] = [];
   if (f.advice) out.push(el("p", {}, f.advice));
   if (f.key_id) {
-    const button = el("button", { type: "button" }, "Disable this key");
-    button.addEventListener("click", () => disable(f, button));
-    out.push(el("p", {}, button));
+    const disable = el("button", { type: "button" }, "Disable this key");
+    disable.addEventListener("click", () => actions.disable(f, disable));
+    const activity = el("button", { type: "button" }, "Show what the key did then");
+    activity.addEventListener("click", () => actions.activity(f));
+    out.push(el("p", {}, disable, " ", activity));
   }
   const rows = f.evidence.map((e) => [moment(e.time), e.action ?? "", el("code", {}, e.event_id), el("code", {}, `${e.position}/${e.index ?? 0}`)]);
   const more = f.count - f.evidence.length;

@@ -4,10 +4,10 @@ import { type Finding, Session, SignedOut, type Stated, type TopValue } from "./
 import { Chart } from "./chart";
 import { byID, el, table } from "./dom";
 import { countLine, findingCard } from "./findings";
-import { extent, finer, moment, type Point, presetMilliseconds, type Range, stepFor, sum } from "./times";
+import { around, extent, finer, moment, type Point, presetMilliseconds, type Range, stepFor, sum } from "./times";
 
 const refreshEvery = 5000;
-const pageSize = 50;
+const pageSize = 10;
 const findingsMax = 500;
 const rowsMax = 1000;
 
@@ -16,6 +16,7 @@ const chart = new Chart(byID("chart"));
 const range = byID<HTMLSelectElement>("range");
 const severity = byID<HTMLSelectElement>("severity");
 let limit = pageSize;
+let aroundFinding: Range | null = null;
 let timer = 0;
 let shownFindings = "";
 let shownActivity = "";
@@ -67,7 +68,7 @@ async function showFindings(): Promise<void> {
 function card(f: Finding, old: HTMLElement | undefined): HTMLElement {
   const text = JSON.stringify(f);
   if (old && texts.get(old) === text) return old;
-  const made = findingCard(f, (finding, button) => void disable(finding, button));
+  const made = findingCard(f, { disable: (finding, button) => void disable(finding, button), activity: showAround });
   texts.set(made, text);
   const details = made.querySelector("details");
   if (details && old?.querySelector("details")?.open) details.open = true;
@@ -88,16 +89,31 @@ async function disable(f: Finding, button: HTMLButtonElement): Promise<void> {
   }
 }
 
+/** showAround makes the time and the key of a finding what the activity is of. */
+function showAround(f: Finding): void {
+  aroundFinding = { ...around(f.first_seen, f.last_seen), ...(f.key_id ? { key: f.key_id } : {}) };
+  let option = range.querySelector<HTMLOptionElement>("option[value=around]");
+  if (!option) {
+    option = el("option", { value: "around" });
+    range.append(option);
+  }
+  option.textContent = `${f.key_id ?? ""}, ${moment(f.first_seen)}`;
+  range.value = "around";
+  range.scrollIntoView({ block: "start" });
+  range.focus();
+  void refresh();
+}
+
 async function showActivity(): Promise<void> {
   const asked = range.value;
-  const chosen = asked === "all" ? await wholeRange() : presetRange(asked);
-  const [series, top] = chosen
-    ? await Promise.all([session.series(chosen.from, chosen.to, chosen.step), session.top(chosen.from, chosen.to)])
-    : [null, null];
-  if (asked !== range.value) return;
+  let chosen: Range | null;
+  if (asked === "around") chosen = aroundFinding;
+  else chosen = asked === "all" ? await wholeRange() : presetRange(asked);
+  const [series, top] = chosen ? await Promise.all([session.series(chosen), session.top(chosen)]) : [null, null];
+  if (asked !== range.value || asked === "around" && chosen !== aroundFinding) return;
   const points = series?.body.series ?? [];
   const keys = top?.body.top ?? [];
-  const text = JSON.stringify([points, keys]);
+  const text = JSON.stringify([points, keys, chosen?.key]);
   if (text === shownActivity) return;
   shownActivity = text;
   chart.show(points);
@@ -107,7 +123,7 @@ async function showActivity(): Promise<void> {
       ? "No uses in this time."
       : `${count.toLocaleString("en")} uses, ${failures.toLocaleString("en")} failed, by ${chosen.step}, ${moment(chosen.from)} to ${moment(chosen.to)} UTC.`;
   showTable(points);
-  showKeys(keys, count);
+  showTop(keys, count, chosen?.key);
 }
 
 function presetRange(preset: string): Range {
@@ -120,7 +136,7 @@ function presetRange(preset: string): Range {
 async function wholeRange(): Promise<Range | null> {
   let at: Range = { from: "1970-01-01T00:00:00Z", to: new Date(Date.now() + 86_400_000).toISOString(), step: "month" };
   for (;;) {
-    const answer = await session.series(at.from, at.to, at.step);
+    const answer = await session.series(at);
     const found = extent(answer.body.series, at.step);
     if (!found) return null;
     const wanted = stepFor(found.to.getTime() - found.from.getTime());
@@ -141,22 +157,30 @@ function showTable(points: Point[]): void {
   );
 }
 
-function showKeys(keys: TopValue[], all: number): void {
-  const rows = keys.map((k) => [
-    el("code", {}, k.value || "(no key)"),
-    k.count,
-    k.failures,
-    el("meter", { min: "0", max: String(Math.max(all, 1)), value: String(k.count), "aria-label": `share of ${k.value || "uses without a key"}` }),
+/** showTop shows the busiest keys or, of one key, its most frequent actions. */
+function showTop(values: TopValue[], all: number, key: string | undefined): void {
+  const [title, head, none] = key ? [`Actions of ${key}`, "Action", "(no action)"] : ["Busiest keys", "Key", "(no key)"];
+  byID("keys-title").textContent = title;
+  const rows = values.map((v) => [
+    el("code", {}, v.value || none),
+    v.count,
+    v.failures,
+    el("meter", { min: "0", max: String(Math.max(all, 1)), value: String(v.count), "aria-label": `share of ${v.value || none}` }),
   ]);
-  byID("keys").replaceChildren(rows.length ? table("Busiest keys", ["Key", "Uses", "Failed", "Share"], rows) : el("p", {}, "No uses in this time."));
+  byID("keys").replaceChildren(rows.length ? table(title, [head, "Uses", "Failed", "Share"], rows) : el("p", {}, "No uses in this time."));
 }
 
 function signedOut(message: string): void {
   clearTimeout(timer);
   session.signOut();
   shownFindings = shownActivity = "";
-  byID("findings").replaceChildren();
-  byID("keys").replaceChildren();
+  aroundFinding = null;
+  range.querySelector("option[value=around]")?.remove();
+  chart.show([]);
+  showTable([]);
+  showTop([], 0, undefined);
+  for (const id of ["findings", "keys"]) byID(id).replaceChildren();
+  for (const id of ["findings-count", "chart-note", "error"]) byID(id).textContent = "";
   byID("state").textContent = "";
   show(false);
   byID("sign-in-error").textContent = message;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { after, extent, finer, moment, presetMilliseconds, stepFor, sum } from "./times";
+import { after, around, extent, finer, moment, presetMilliseconds, stepFor, sum } from "./times";
 
 const point = (time: string, count: number) => ({ time, count, failures: 1, addresses: 1 });
 
@@ -29,6 +29,12 @@ test("steps follow one another and get finer until there is none", () => {
 
 test("presets are lengths of time", () => {
   assert.deepEqual([presetMilliseconds("-1h"), presetMilliseconds("-7d")], [3_600_000, 7 * 86_400_000]);
+});
+
+test("around a finding there is a margin on both sides", () => {
+  const short = around("2026-01-02T10:00:00Z", "2026-01-02T10:00:05Z");
+  assert.deepEqual(short, { from: "2026-01-02T09:50:00.000Z", to: "2026-01-02T10:10:05.000Z", step: "minute" });
+  assert.equal(around("2026-01-02T00:00:00Z", "2026-01-04T00:00:00Z").step, "hour");
 });
 
 test("sums add counts and failures", () => {

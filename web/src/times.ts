@@ -9,10 +9,20 @@ export interface Point {
   addresses: number;
 }
 
+/** Range is what the chart shows: a stretch of time, of one key if one is named. */
 export interface Range {
   from: string;
   to: string;
   step: Step;
+  key?: string;
+}
+
+/** around is the stretch from first to last with a margin on both sides. */
+export function around(first: string, last: string): Range {
+  const from = Date.parse(first);
+  const to = Date.parse(last);
+  const margin = Math.max(10 * 60_000, (to - from) / 2);
+  return { from: new Date(from - margin).toISOString(), to: new Date(to + margin).toISOString(), step: stepFor(to - from + 2 * margin) };
 }
 
 const hour = 3_600_000;
