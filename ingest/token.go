@@ -44,7 +44,12 @@ func (h *KeyAPI) token(c *gin.Context) {
 		return
 	}
 	key, err := h.Auth.Key(secret)
-	if key.ID == "" && err != nil {
+	switch {
+	case err == nil:
+	case domain.CodeOf(err) != domain.Unauthenticated: // Nobody can tell whether the key is good.
+		httpx.Fail(c, err)
+		return
+	case key.ID == "":
 		failToken(c, h.unknownKey(c, secret, err))
 		return
 	}
@@ -107,9 +112,6 @@ func (h *KeyAPI) loginOf(c *gin.Context, key domain.KeyState, who domain.Initiat
 // unknownKey records a sign-in with a key that nobody knows, under the operator's
 // account, with the fingerprint of what was tried. Floods from one address fold.
 func (h *KeyAPI) unknownKey(c *gin.Context, secret keystore.Secret, err error) error {
-	if domain.CodeOf(err) != domain.Unauthenticated {
-		return err
-	}
 	e := domain.CommandRefused{
 		Action: domain.KeyAction(domain.KindUser, domain.VerbLogin), Account: h.Directory.Home(), Status: http.StatusBadRequest,
 		Request: requestOf(map[string]string{"key_fingerprint": h.Auth.Fingerprint(secret)}),
