@@ -75,8 +75,11 @@ func edit(t *testing.T, dir string, query string, args ...any) {
 
 func TestDamagedFileIsRefusedAtOpen(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, dir string){
-		"newer schema":    func(t *testing.T, dir string) { edit(t, dir, `PRAGMA user_version = 99`) },
-		"newest block":    func(t *testing.T, dir string) { edit(t, dir, `UPDATE blocks SET body = zeroblob(length(body))`) },
+		"newer schema": func(t *testing.T, dir string) { edit(t, dir, `PRAGMA user_version = 99`) },
+		"newest block": func(t *testing.T, dir string) { edit(t, dir, `UPDATE blocks SET body = zeroblob(length(body))`) },
+		"one byte of the newest block": func(t *testing.T, dir string) {
+			edit(t, dir, `UPDATE blocks SET body = CAST(substr(body, 1, length(body) - 1) || x'00' AS BLOB) WHERE first_pos = (SELECT max(first_pos) FROM blocks)`)
+		},
 		"missing index":   func(t *testing.T, dir string) { edit(t, dir, `DROP TABLE runs`) },
 		"overwritten":     func(t *testing.T, dir string) { overwrite(t, dir, 0, 4096) },
 		"torn in between": func(t *testing.T, dir string) { overwrite(t, dir, 4096, 4096) },
