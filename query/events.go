@@ -1,7 +1,6 @@
 package query
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -25,6 +24,8 @@ type Fresh struct {
 type Stated struct {
 	Position string `header:"Keytrail-Position" json:"-" description:"The log position that the answer is of."`
 	Lag      string `header:"Keytrail-Lag" json:"-" description:"How far the tables are behind the log, in seconds."`
+	// Incomplete is only sent where there is something to say.
+	Incomplete string `header:"Keytrail-Incomplete" json:"-" description:"How many events of the log the tables could not take in; absent if none."`
 }
 
 // Span is a range of event times.
@@ -47,8 +48,8 @@ type EventsRequest struct {
 // EventsAnswer is a page of activity records.
 type EventsAnswer struct {
 	Stated
-	Events []json.RawMessage `json:"events" description:"CADF events."`
-	Next   string            `json:"next" description:"Cursor of the next page; empty on the last."`
+	Events []CADF `json:"events" description:"The records."`
+	Next   string `json:"next" description:"Cursor of the next page; empty on the last."`
 }
 
 // span reads both ends of a range. Either may be missing.
@@ -135,7 +136,7 @@ func (h *Handler) listEvents(c *gin.Context, v view) error {
 	if err != nil {
 		return err
 	}
-	answer := EventsAnswer{Events: make([]json.RawMessage, len(records))}
+	answer := EventsAnswer{Events: make([]CADF, len(records))}
 	for i, r := range records {
 		if answer.Events[i], err = r.cadf(); err != nil {
 			return err

@@ -35,7 +35,7 @@ type eventsPage struct {
 
 func (p eventsPage) ids(t *testing.T) []string {
 	t.Helper()
-	var out []string
+	out := make([]string, 0, len(p.Events))
 	for _, text := range p.Events {
 		var e shown
 		if err := json.Unmarshal(text, &e); err != nil {
@@ -47,12 +47,12 @@ func (p eventsPage) ids(t *testing.T) []string {
 }
 
 // pages asks for page after page and returns all ids. between runs after each page.
-func (f *fixture) pages(t *testing.T, path string, params url.Values, between func()) []string {
+func (f *fixture) pages(t *testing.T, params url.Values, between func()) []string {
 	t.Helper()
 	var all []string
 	for {
 		var page eventsPage
-		f.get(path, params, &page)
+		f.get("/v1/events", params, &page)
 		all = append(all, page.ids(t)...)
 		if page.Next == "" {
 			return all
@@ -117,7 +117,7 @@ func (f *fixture) fill(r *rand.Rand, n int) []placed {
 }
 
 func TestPagesShowEveryRecordOfBothTablesOnceAndInOrder(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
@@ -137,7 +137,7 @@ func TestPagesShowEveryRecordOfBothTablesOnceAndInOrder(t *testing.T) {
 				if sort == "desc" {
 					slices.Reverse(want)
 				}
-				got := f.pages(t, "/v1/events", url.Values{
+				got := f.pages(t, url.Values{
 					"limit": {strconv.Itoa(limit)}, "sort": {sort}, "account_id": {string(account)},
 					"from": {from.Format(time.RFC3339Nano)}, "to": {"-2s"},
 				}, nil)
@@ -150,17 +150,17 @@ func TestPagesShowEveryRecordOfBothTablesOnceAndInOrder(t *testing.T) {
 }
 
 func TestLaterPagesShowOnlyWhatTheFirstCould(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	for i := range uint64(6) {
 		f.addEvents(keyEvent(accountA, "ApiKey-1", now.Add(-time.Duration(i)*time.Hour), 100+i))
 	}
 	f.progress.set(1, 105)
-	var want []string
+	want := make([]string, 0, 6)
 	for i := range uint64(6) {
 		want = append(want, keyEvent(accountA, "", now, 100+i).ID)
 	}
 	added := uint64(0)
-	got := f.pages(t, "/v1/events", url.Values{"limit": {"2"}}, func() {
+	got := f.pages(t, url.Values{"limit": {"2"}}, func() {
 		added++
 		f.addEvents(keyEvent(accountA, "ApiKey-1", now.Add(-10*time.Hour), 200+added))
 		f.addUses(keyUse(accountA, "ApiKey-1", now.Add(-4*time.Hour), 300+added, 0))
@@ -169,23 +169,23 @@ func TestLaterPagesShowOnlyWhatTheFirstCould(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("records of the first page's position (-want +got):\n%s", diff)
 	}
-	if got := f.pages(t, "/v1/events", url.Values{}, nil); len(got) != 6+2*int(added) {
+	if got := f.pages(t, url.Values{}, nil); len(got) != 6+2*int(added) {
 		t.Errorf("a new search shows %d records, want %d", len(got), 6+2*added)
 	}
 }
 
 func TestRowsBeyondTheCompletedPositionAreNotShown(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	f.addEvents(keyEvent(accountA, "ApiKey-1", now, 10), keyEvent(accountA, "ApiKey-1", now, 11))
 	f.addUses(keyUse(accountA, "ApiKey-1", now, 10, 1), keyUse(accountA, "ApiKey-1", now, 12, 0))
 	f.progress.set(1, 10)
-	if got := f.pages(t, "/v1/events", url.Values{}, nil); len(got) != 2 {
+	if got := f.pages(t, url.Values{}, nil); len(got) != 2 {
 		t.Errorf("shown %v, want the two records at position 10", got)
 	}
 }
 
 func TestEveryAnswerStatesPositionAndLag(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	f.progress.set(3, 42)
 	for _, path := range []string{
 		"/v1/events", "/v1/usage/series", "/v1/usage/top?by=key", "/v1/usage/heatmap", "/v1/findings", "/v1/projections", "/v1/events/export", "/v1/events/none",
@@ -205,7 +205,7 @@ func TestEveryAnswerStatesPositionAndLag(t *testing.T) {
 }
 
 func TestACallMayWaitForAPosition(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	f.progress.set(1, 10)
 	f.addEvents(keyEvent(accountA, "ApiKey-1", now, 20))
 	done := make(chan *httptest.ResponseRecorder)
@@ -225,7 +225,7 @@ func TestACallMayWaitForAPosition(t *testing.T) {
 }
 
 func TestAnotherAccountsThingsDoNotExist(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	mine, theirs := keyEvent(accountA, "ApiKey-1", now, 1), keyEvent(accountX, "ApiKey-2", now, 2)
 	f.addEvents(mine, theirs)
 	f.addUses(keyUse(accountX, "ApiKey-2", now, 3, 0))
@@ -249,7 +249,7 @@ func TestAnotherAccountsThingsDoNotExist(t *testing.T) {
 }
 
 func TestACursorIsOfItsOwnQuestionOnly(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	f.fill(rand.New(rand.NewPCG(1, 1)), 20)
 	f.progress.set(1, 1000)
 	var first eventsPage
@@ -288,7 +288,7 @@ func TestACursorIsOfItsOwnQuestionOnly(t *testing.T) {
 }
 
 func TestAWrongParameterIsNamed(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	tests := []struct {
 		name, path, query, field, code string
 	}{

@@ -30,6 +30,8 @@ const (
 	// is moved, exportPatience how long a reader may take for them.
 	exportStride   = 256
 	exportPatience = 2 * time.Minute
+	// sortPatience is how long the store may take until the first record.
+	sortPatience = 15 * time.Minute
 	// recordPatience bounds the recording of how an export ended.
 	recordPatience = 15 * time.Second
 	// sortMemoryBytes is what the store may sort in memory; beyond it sorts on disk.
@@ -60,6 +62,8 @@ type Trailer struct {
 	LastPosition   string `json:"last_position"`
 	PinnedPosition string `json:"pinned_position"`
 	SHA256         string `json:"sha256"`
+	// Poisoned counts events of the log that are in no table, and so not in here.
+	Poisoned uint64 `json:"poisoned,omitempty"`
 }
 
 type trailerLine struct {
@@ -80,7 +84,7 @@ func (h *Handler) exportRoute() apidoc.Route {
 			{Status: http.StatusOK, Body: "", ContentType: "application/x-ndjson"},
 			{Status: http.StatusOK, Body: "", ContentType: "text/csv"},
 		},
-		Handler: h.fresh(h.export),
+		Handler: h.stream(h.export),
 	}
 }
 
@@ -104,6 +108,9 @@ func (h *Handler) export(c *gin.Context, v view) error {
 		defer func() { <-h.exports }()
 	default:
 		return domain.Errorf(domain.Unavailable, "too many exports are under way").WithMessageCode("exports_busy")
+	}
+	if err := patience(c, sortPatience); err != nil {
+		return err
 	}
 	s.settings = map[string]any{"max_bytes_before_external_sort": sortMemoryBytes}
 	records, err := h.open(c.Request.Context(), s)
@@ -180,7 +187,7 @@ func (e *exporting) body(records *merged, lines lineWriter) error {
 			e.first = r.position
 		}
 		if e.count%exportStride == 0 {
-			if err := e.patience(); err != nil {
+			if err := patience(e.c, exportPatience); err != nil {
 				return err
 			}
 		}
@@ -190,15 +197,6 @@ func (e *exporting) body(records *merged, lines lineWriter) error {
 			return err
 		}
 	}
-}
-
-// patience moves the connection's deadline. A writer without deadlines needs none.
-func (e *exporting) patience() error {
-	err := http.NewResponseController(e.c.Writer).SetWriteDeadline(time.Now().Add(exportPatience))
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("move the deadline: %w", err)
-	}
-	return nil
 }
 
 // finish records that the export is whole and only then says so.
@@ -228,7 +226,7 @@ func (e *exporting) trailer() Trailer {
 	position := func(p uint64) string { return strconv.FormatUint(p, 10) }
 	return Trailer{
 		Count: e.count, FirstPosition: position(e.first), LastPosition: position(e.last),
-		PinnedPosition: position(e.selection.pin), SHA256: hex.EncodeToString(e.sum.Sum(nil)),
+		PinnedPosition: position(e.selection.pin), SHA256: hex.EncodeToString(e.sum.Sum(nil)), Poisoned: e.h.poisoned(),
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 )
 
 // download fetches an export over a real connection.
-func download(t *testing.T, h http.Handler, query string) (*http.Response, []byte, error) {
+func download(t *testing.T, h http.Handler, query string) (http.Header, []byte, error) {
 	t.Helper()
 	server := httptest.NewServer(h)
 	defer server.Close()
@@ -37,9 +37,11 @@ func download(t *testing.T, h http.Handler, query string) (*http.Response, []byt
 	if err != nil {
 		return nil, nil, err
 	}
-	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return resp, body, err
+	if err == nil && resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s", resp.Status, body)
+	}
+	return resp.Trailer, body, errors.Join(err, resp.Body.Close())
 }
 
 // cutTrailer splits an export into what the hash is of, and its trailer.
@@ -55,7 +57,7 @@ func cutTrailer(t *testing.T, body []byte, prefix string) ([]byte, query.Trailer
 }
 
 func TestAnExportHoldsEveryRecordAndProvesIt(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	model := f.fill(rand.New(rand.NewPCG(seed, 3)), 300)
@@ -69,9 +71,9 @@ func TestAnExportHoldsEveryRecordAndProvesIt(t *testing.T) {
 	}
 	for _, format := range []string{"ndjson", "csv"} {
 		t.Run(format, func(t *testing.T) {
-			resp, body, err := download(t, f.engine, "format="+format)
-			if err != nil || resp.StatusCode != http.StatusOK {
-				t.Fatalf("%v %v", resp, err)
+			trailers, body, err := download(t, f.engine, "format="+format)
+			if err != nil {
+				t.Fatal(err)
 			}
 			prefix := ""
 			if format == "csv" {
@@ -103,8 +105,8 @@ func TestAnExportHoldsEveryRecordAndProvesIt(t *testing.T) {
 			if trailer.SHA256 != hex.EncodeToString(sum[:]) || trailer.Count != uint64(len(want)) || trailer.PinnedPosition != "5000" {
 				t.Errorf("trailer %+v is not of these %d records", trailer, len(want))
 			}
-			if resp.Trailer.Get("Keytrail-Sha256") != trailer.SHA256 || resp.Trailer.Get("Keytrail-Count") == "" {
-				t.Errorf("HTTP trailers %v, want the trailer's values", resp.Trailer)
+			if trailers.Get("Keytrail-Sha256") != trailer.SHA256 || trailers.Get("Keytrail-Count") == "" {
+				t.Errorf("HTTP trailers %v, want the trailer's values", trailers)
 			}
 		})
 	}
@@ -120,7 +122,7 @@ func TestAnExportHoldsEveryRecordAndProvesIt(t *testing.T) {
 }
 
 func TestAnExportThatFailsBreaksTheConnectionAndHasNoTrailer(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	f.fill(rand.New(rand.NewPCG(7, 7)), 200)
 	f.progress.set(1, 5000)
 	engine, _ := newEngine(t, brokenStore{Store: f.store, after: 40}, f.progress, f.access, nil)
@@ -138,7 +140,7 @@ func TestAnExportThatFailsBreaksTheConnectionAndHasNoTrailer(t *testing.T) {
 }
 
 func TestAnExportThatCannotBeRecordedIsNotGiven(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	f.addEvents(keyEvent(accountA, "ApiKey-1", now, 1))
 	f.progress.set(1, 10)
 	f.access.fail = errors.New("the log is down")
@@ -159,7 +161,7 @@ func (a failAtEnd) RecordAccess(ctx context.Context, who domain.Initiator, id st
 }
 
 func TestAnExportWhoseEndCannotBeRecordedHasNoTrailer(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	f.addEvents(keyEvent(accountA, "ApiKey-1", now, 1))
 	f.progress.set(1, 10)
 	engine, _ := newEngine(t, f.store, f.progress, failAtEnd{f.access}, nil)
@@ -169,7 +171,7 @@ func TestAnExportWhoseEndCannotBeRecordedHasNoTrailer(t *testing.T) {
 }
 
 func TestAReaderWhoHangsUpIsRecordedAsIncomplete(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	f.fill(rand.New(rand.NewPCG(8, 8)), 50)
 	f.progress.set(1, 5000)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -177,8 +179,8 @@ func TestAReaderWhoHangsUpIsRecordedAsIncomplete(t *testing.T) {
 	engine, _ := newEngine(t, hangUp{Store: f.store, cancel: cancel}, f.progress, f.access, nil)
 	func() {
 		defer func() {
-			if v := recover(); v != http.ErrAbortHandler {
-				t.Errorf("the handler ended with %v, want it to break the connection", v)
+			if err, ok := recover().(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+				t.Errorf("the handler ended with %v, want it to break the connection", err)
 			}
 		}()
 		engine.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/v1/events/export", nil))
@@ -219,7 +221,7 @@ func (r *hangUpRows) Next() bool {
 func (r *hangUpRows) Err() error { return r.ctx.Err() }
 
 func TestOnlySoManyExportsRunAtOnce(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	f.addEvents(keyEvent(accountA, "ApiKey-1", now, 1))
 	f.progress.set(1, 10)
 	inside, leave := make(chan struct{}), make(chan struct{})
@@ -253,9 +255,9 @@ func (b blocking) RecordAccess(ctx context.Context, who domain.Initiator, id str
 }
 
 func TestACSVCellIsNeverAFormula(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	cells := []string{"=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\"=1", "'=1", "＝1", "\u00a0=cmd|' /C calc'!A0", "plain", "a=1", ""}
-	var events []event
+	events := make([]event, 0, len(cells))
 	for i, cell := range cells {
 		e := keyEvent(accountA, "ApiKey-1", now.Add(time.Duration(i)*time.Second), uint64(i+1))
 		e.TargetName = cell
@@ -296,7 +298,7 @@ func (w *countingWriter) WriteHeader(int)             {}
 // BenchmarkExport: go test -run=^$ -bench=Export ./query | benchstat -
 func BenchmarkExport(b *testing.B) {
 	const records = 100_000
-	f := newFixture(b, nil)
+	f := newFixture(b)
 	if err := f.store.Exec(b.Context(), `INSERT INTO usage (account_id, key_id, time, position, idx, block, use_id, iam_id, action, outcome, status, source)
 SELECT 'acct-a', concat('ApiKey-', toString(number % 100)), fromUnixTimestamp64Milli(1700000000000 + number * 37 % 100000000, 'UTC'), number, 0, 1,
 toString(number), 'IBMid-1', 's3.object.get', 'success', 200, '192.0.2.7' FROM numbers(100000)`); err != nil {

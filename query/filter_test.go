@@ -78,12 +78,11 @@ func randomEvent(r *rand.Rand, position uint64) event {
 // TestAFilterOnAnyShownFieldFindsTheRecord holds the filter's expressions to what the
 // records show: whatever a record shows at a path finds it under that path.
 func TestAFilterOnAnyShownFieldFindsTheRecord(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 2))
-	var events []event
-	var uses []use
+	events, uses := make([]event, 0, 25), make([]use, 0, 25)
 	for i := range uint64(25) {
 		events, uses = append(events, randomEvent(r, 2*i+1)), append(uses, randomUse(r, 2*i+2))
 	}
@@ -120,7 +119,7 @@ func TestAFilterOnAnyShownFieldFindsTheRecord(t *testing.T) {
 		}
 		var found eventsPage
 		f.get("/v1/events", url.Values{"filter": {question}, "limit": {"1000"}}, &found)
-		var got []string
+		got := make([]string, 0, len(found.Events))
 		for _, text := range found.Events {
 			var e shown
 			if err := json.Unmarshal(text, &e); err != nil {
@@ -141,7 +140,7 @@ func TestAFilterOnAnyShownFieldFindsTheRecord(t *testing.T) {
 }
 
 func TestEveryExampleOfAFilterFindsWhatItSays(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	create, login := keyEvent(accountA, "ApiKey-1", now.Add(-time.Hour), 1), keyEvent(accountA, "ApiKey-1", now.Add(-2*time.Hour), 2)
 	create.Action, login.Action = "iam-identity.user-apikey.create", "iam-identity.user-apikey.login"
 	create.Severity = domain.SeverityNormal
@@ -191,7 +190,7 @@ func TestEveryExampleOfAFilterFindsWhatItSays(t *testing.T) {
 		t.Run(tt.filter, func(t *testing.T) {
 			var page eventsPage
 			f.get("/v1/events", url.Values{"filter": {tt.filter}}, &page)
-			var got []string
+			got := make([]string, 0, len(page.Events))
 			for _, id := range page.ids(t) {
 				got = append(got, name[id])
 			}
@@ -223,7 +222,7 @@ func FuzzNoParameterMakesTheServerFail(f *testing.F) {
 		"id", "eventTime", "action", "reason.reasonCode", "reason.reasonType", "initiator.host.address", "requestData.a.b", "requestData", "labels.x", "dataEvent",
 		"keytrail.position", "target.typeURI", "message", "asn", "severity",
 	}
-	fx := newFixture(f, nil)
+	fx := newFixture(f)
 	fx.addEvents(keyEvent(accountA, "ApiKey-1", now, 1))
 	fx.addUses(keyUse(accountA, "ApiKey-1", now, 2, 0))
 	fx.progress.set(1, 10)

@@ -31,14 +31,14 @@ type FindingsRequest struct {
 // it stands now; one that was opened after the first page is not shown.
 type FindingsAnswer struct {
 	Stated
-	Findings []json.RawMessage `json:"findings"`
-	Next     string            `json:"next" description:"Cursor of the next page; empty on the last."`
+	Findings []domain.Finding `json:"findings"`
+	Next     string           `json:"next" description:"Cursor of the next page; empty on the last."`
 }
 
 type finding struct {
 	id        string
 	firstSeen time.Time
-	text      json.RawMessage
+	state     domain.Finding
 }
 
 // findings reads findings in their newest state under conditions.
@@ -59,10 +59,9 @@ func (h *Handler) findings(ctx context.Context, accounts []domain.AccountID, lim
 		if err := rows.Scan(&f.id, &f.firstSeen, &text); err != nil {
 			return err //nolint:wrapcheck // Wrapped below.
 		}
-		if !json.Valid([]byte(text)) {
-			return fmt.Errorf("finding %s is not JSON", f.id)
+		if err := json.Unmarshal([]byte(text), &f.state); err != nil {
+			return fmt.Errorf("finding %s: %w", f.id, err)
 		}
-		f.text = json.RawMessage(text)
 		out = append(out, f)
 		return nil
 	})
@@ -107,7 +106,7 @@ func (h *Handler) listFindings(c *gin.Context, v view) error {
 	if err != nil {
 		return err
 	}
-	answer := FindingsAnswer{Findings: []json.RawMessage{}}
+	answer := FindingsAnswer{Findings: []domain.Finding{}}
 	if len(found) > req.Limit {
 		found = found[:req.Limit]
 		last := found[req.Limit-1]
@@ -117,7 +116,7 @@ func (h *Handler) listFindings(c *gin.Context, v view) error {
 		}
 	}
 	for _, f := range found {
-		answer.Findings = append(answer.Findings, f.text)
+		answer.Findings = append(answer.Findings, f.state)
 	}
 	c.JSON(http.StatusOK, answer)
 	return nil
@@ -146,6 +145,6 @@ func (h *Handler) getFinding(c *gin.Context, v view) error {
 	if len(found) == 0 {
 		return domain.Errorf(domain.NotFound, "no such finding").WithMessageCode("no_such_finding")
 	}
-	c.Data(http.StatusOK, "application/json; charset=utf-8", found[0].text)
+	c.JSON(http.StatusOK, found[0].state)
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -113,29 +112,29 @@ type fixture struct {
 	engine   *gin.Engine
 }
 
-// newFixture opens empty tables. change may alter the configuration.
-func newFixture(t testing.TB, change func(*query.Config)) *fixture {
-	t.Helper()
-	f := &fixture{t: t, store: clickhousetest.Store(t), progress: &progress{moved: make(chan struct{})}, access: &access{}}
-	if err := f.store.Migrate(t.Context(), os.DirFS("../projections/schema")); err != nil {
-		t.Fatalf("schema: %v", err)
+// newFixture opens empty tables.
+func newFixture(tb testing.TB) *fixture {
+	tb.Helper()
+	f := &fixture{t: tb, store: clickhousetest.Store(tb), progress: &progress{moved: make(chan struct{})}, access: &access{}}
+	if err := f.store.Migrate(tb.Context(), os.DirFS("../projections/schema")); err != nil {
+		tb.Fatalf("schema: %v", err)
 	}
-	f.engine, f.handler = newEngine(t, f.store, f.progress, f.access, change)
+	f.engine, f.handler = newEngine(tb, f.store, f.progress, f.access, nil)
 	return f
 }
 
-func newEngine(t testing.TB, store query.Store, p query.Progress, a query.AccessRecorder, change func(*query.Config)) (*gin.Engine, *query.Handler) {
-	t.Helper()
+func newEngine(tb testing.TB, store query.Store, p query.Progress, a query.AccessRecorder, change func(*query.Config)) (*gin.Engine, *query.Handler) {
+	tb.Helper()
 	cfg := query.Config{
 		Store: store, Progress: p, Access: a, Projections: projectionList{{Name: "tables", Block: "1", Position: "2", Head: "3"}},
-		CursorKey: []byte("0123456789abcdef0123456789abcdef"), Version: "test", Now: func() time.Time { return now }, Logger: clickhousetest.Logger(t),
+		CursorKey: []byte("0123456789abcdef0123456789abcdef"), Version: "test", Now: func() time.Time { return now }, Logger: clickhousetest.Logger(tb),
 	}
 	if change != nil {
 		change(&cfg)
 	}
 	h, err := query.New(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	engine := httpx.NewEngine(cfg.Logger)
 	h.RegisterPublic(engine)
@@ -163,10 +162,10 @@ func (f *fixture) get(path string, params url.Values, into any) *httptest.Respon
 	return rec
 }
 
-func ask(t testing.TB, engine http.Handler, path string, params url.Values) *httptest.ResponseRecorder {
-	t.Helper()
+func ask(tb testing.TB, engine http.Handler, path string, params url.Values) *httptest.ResponseRecorder {
+	tb.Helper()
 	rec := httptest.NewRecorder()
-	engine.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path+"?"+params.Encode(), nil))
+	engine.ServeHTTP(rec, httptest.NewRequestWithContext(tb.Context(), http.MethodGet, path+"?"+params.Encode(), nil))
 	return rec
 }
 
@@ -264,7 +263,7 @@ func keyEvent(account domain.AccountID, key domain.KeyID, at time.Time, position
 			ID: domain.DeriveID("test", fmt.Sprint(position)).String(), EventTime: at, Account: account, Action: "iam-identity.user-apikey.update",
 			Outcome: domain.OutcomeSuccess, ReasonCode: 200, Severity: domain.SeverityWarning, KeyID: key,
 			Initiator:  domain.Initiator{IAMID: "IBMid-1", Name: "Ann", Type: domain.ActorUser, Address: "192.0.2.7", Agent: "curl/8"},
-			TargetID:   string(domain.KeyCRN(account, key)),
+			TargetID:   domain.KeyCRN(account, key),
 			TargetName: "demo", TargetType: "iam-identity/user-apikey", CorrelationID: "corr", Message: "update",
 			RequestData: json.RawMessage(`{"changes":[{"field":"name","old":"a","new":"b"}],"lock":true,"nested":{"n":5}}`),
 		},
@@ -314,13 +313,4 @@ func (r *brokenRows) Err() error {
 		return fmt.Errorf("read: %w", errBroken)
 	}
 	return r.Rows.Err()
-}
-
-func readAll(t testing.TB, r io.Reader) []byte {
-	t.Helper()
-	b, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -22,6 +23,8 @@ import (
 const (
 	// waitMax bounds how long an answer is held back for a position.
 	waitMax = 30 * time.Second
+	// answerMax bounds an answer as a whole, the waiting too; streams have their own.
+	answerMax = 75 * time.Second
 	// readSeconds bounds the work of the tables for one page.
 	readSeconds = 30
 	// cursorKeyBytesMin is the least that a cursor's authenticator is keyed with.
@@ -82,6 +85,9 @@ type Config struct {
 	// CursorKey keys the authenticators of cursors: 32 bytes or more, the same on all
 	// nodes. It is copied.
 	CursorKey []byte
+	// Poisoned counts the events of the log that the tables could not take in; while
+	// there are any, answers say that they are incomplete. Nil: nobody counts.
+	Poisoned func() uint64
 	// Checks decide whether the program is ready. May be empty.
 	Checks []Check
 	// Metrics serves /metrics. Nil: there is none.
@@ -173,6 +179,31 @@ type viewHandler func(*gin.Context, view) error
 // fresh makes a handler of f: it waits for the position that the caller names, fixes
 // the view and states it in the answer's headers.
 func (h *Handler) fresh(f viewHandler) gin.HandlerFunc {
+	streaming := h.stream(f)
+	return func(c *gin.Context) {
+		ctx, cancel := context.WithTimeout(c.Request.Context(), answerMax)
+		defer cancel()
+		c.Request = c.Request.WithContext(ctx)
+		if err := patience(c, answerMax+time.Second); err != nil {
+			httpx.Fail(c, err)
+			return
+		}
+		streaming(c)
+	}
+}
+
+// patience gives the connection's reader that long from now. A writer that knows no
+// deadlines needs none.
+func patience(c *gin.Context, d time.Duration) error {
+	err := http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(d))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("move the deadline: %w", err)
+	}
+	return nil
+}
+
+// stream is fresh for an answer that may take any time.
+func (h *Handler) stream(f viewHandler) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		v, err := h.view(c)
 		if err == nil {
@@ -198,7 +229,17 @@ func (h *Handler) view(c *gin.Context) (view, error) {
 	v.block, v.position, _ = h.cfg.Progress.Completed()
 	httpx.Position(c, v.position)
 	httpx.Lag(c, h.cfg.Progress.Lag())
+	if n := h.poisoned(); n > 0 {
+		c.Header("Keytrail-Incomplete", strconv.FormatUint(n, 10))
+	}
 	return v, nil
+}
+
+func (h *Handler) poisoned() uint64 {
+	if h.cfg.Poisoned == nil {
+		return 0
+	}
+	return h.cfg.Poisoned()
 }
 
 // wait holds until the tables have position, at most for limit.

@@ -54,8 +54,8 @@ type findingsPage struct {
 }
 
 func TestFindingsAreListedOnceInTheirNewestState(t *testing.T) {
-	f := newFixture(t, nil)
-	var want []string
+	f := newFixture(t)
+	want := make([]string, 0, 9)
 	for n := range 9 {
 		f.addFindings(uint64(n+1), 0, newFinding(n, accountA))
 	}
@@ -77,7 +77,7 @@ func TestFindingsAreListedOnceInTheirNewestState(t *testing.T) {
 		f.addFindings(100+uint64(len(got)), 0, newFinding(30+len(got), accountA))
 		params.Set("cursor", page.Next)
 	}
-	var ids []string
+	ids := make([]string, 0, len(got))
 	for _, g := range got {
 		ids = append(ids, g.ID.String())
 		if g.ID == extended.ID && g.Count != 5 {
@@ -111,7 +111,7 @@ func TestFindingsAreListedOnceInTheirNewestState(t *testing.T) {
 }
 
 func TestATimelineShowsCommandsUsesAndFindingsOfOneKey(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	d := newFinding(0, accountA)
 	d.Count = 9
 	f.addFindings(4, 0, d)
@@ -129,11 +129,7 @@ func TestATimelineShowsCommandsUsesAndFindingsOfOneKey(t *testing.T) {
 		for _, e := range page.Entries {
 			line := fmt.Sprint(e.Kind, " ", e.Position, " ", e.Index)
 			if e.Finding != nil {
-				var state domain.Finding
-				if err := json.Unmarshal(e.Finding, &state); err != nil {
-					t.Fatal(err)
-				}
-				line += fmt.Sprint(" ", state.Count)
+				line += fmt.Sprint(" ", e.Finding.Count)
 			}
 			got = append(got, line)
 		}
@@ -156,7 +152,7 @@ func TestATimelineShowsCommandsUsesAndFindingsOfOneKey(t *testing.T) {
 }
 
 func TestARecordIsFoundByItsId(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	nameless := keyUse(accountA, "ApiKey-1", now, 7, 3)
 	nameless.ID = ""
 	twice := keyUse(accountB, "ApiKey-1", now, 8, 0)
@@ -210,7 +206,7 @@ func (f *fixture) addKeys(version uint64, keys ...domain.KeyState) {
 }
 
 func TestKeysAreListedInPagesForwardsAndBackwards(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 5))
@@ -300,13 +296,13 @@ func checkKeyPages(t *testing.T, f *fixture, q query.KeysQuery, want []domain.Ke
 }
 
 func TestKeysAreFilteredAsSCIMSays(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	for i, name := range []string{"Go one", "going", "100%", `say "hi"`, "ÜBER"} {
 		f.addKeys(1, domain.KeyState{ID: domain.KeyID("K" + strconv.Itoa(i)), Account: accountA, Name: name, Description: "d" + strconv.Itoa(i), CreatedAt: now, ModifiedAt: now})
 	}
 	list := func(text string) ([]string, error) {
 		page, err := f.handler.Keys().ListKeys(t.Context(), query.KeysQuery{Accounts: []domain.AccountID{accountA}, PageSize: 10, Order: "asc", Filter: text})
-		var ids []string
+		ids := make([]string, 0, len(page.Keys))
 		for _, k := range page.Keys {
 			ids = append(ids, string(k.ID))
 		}

@@ -37,13 +37,39 @@ type record struct {
 }
 
 // cadf returns r as JSON.
-func (r record) cadf() (json.RawMessage, error) {
+func (r record) cadf() (CADF, error) {
 	b, err := domain.MarshalCADF(r.activity, r.ext)
 	if err != nil {
 		return nil, fmt.Errorf("record %s: %w", r.activity.ID, err)
 	}
 	return b, nil
 }
+
+// CADF is an activity record in JSON, as [domain.MarshalCADF] writes it.
+type CADF []byte
+
+// MarshalJSON implements [json.Marshaler].
+func (c CADF) MarshalJSON() ([]byte, error) { return c, nil }
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (c *CADF) UnmarshalJSON(b []byte) error {
+	*c = append((*c)[:0], b...)
+	return nil
+}
+
+// JSONSchemaBytes describes the record where the API is described.
+func (CADF) JSONSchemaBytes() ([]byte, error) {
+	return []byte(`{"type":"object","description":"A CADF event (DMTF DSP0262) with the fields of IBM's Activity Tracker.","additionalProperties":true,` +
+		`"required":["id","eventTime","action","outcome","severity"],"properties":{"id":{"type":"string"},"eventTime":{"type":"string"},` +
+		`"action":{"type":"string"},"outcome":{"type":"string","enum":["success","failure","pending"]},` +
+		`"severity":{"type":"string","enum":["normal","warning","critical"]},"message":{"type":"string"},"dataEvent":{"type":"boolean"},` +
+		`"reason":{"type":"object"},"initiator":{"type":"object"},"target":{"type":"object"},"requestData":{"type":"object"},"keytrail":{"type":"object"}}}`), nil
+}
+
+var (
+	_ json.Marshaler   = CADF(nil)
+	_ json.Unmarshaler = (*CADF)(nil)
+)
 
 // activityColumns are what scanActivity reads, in its order.
 func activityColumns() []string {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/apidoc"
 )
 
@@ -27,10 +28,7 @@ func (h *Handler) Routes() apidoc.Table {
 		get(groupEvents, "/v1/events", "Search the activity records.",
 			"Records of log events and of uses, as CADF, in order of event time, position and index. A cursor pins the position.",
 			EventsRequest{}, EventsAnswer{}, h.listEvents),
-		get(groupEvents, "/v1/events/:id", "One activity record.", "", EventRequest{}, struct {
-			Stated
-			json.RawMessage
-		}{}, h.getEvent),
+		get(groupEvents, "/v1/events/:id", "One activity record.", "", EventRequest{}, CADF(nil), h.getEvent),
 		h.exportRoute(),
 		get(groupEvents, "/v1/apikeys/:id/timeline", "Everything about one key.",
 			"Commands, uses and findings of one key in one order.", TimelineRequest{}, TimelineAnswer{}, h.timeline),
@@ -41,7 +39,7 @@ func (h *Handler) Routes() apidoc.Table {
 		get(groupFindings, "/v1/findings", "Findings.", "The newest first seen first.", FindingsRequest{}, FindingsAnswer{}, h.listFindings),
 		get(groupFindings, "/v1/findings/:id", "One finding.", "", FindingRequest{}, struct {
 			Stated
-			json.RawMessage
+			domain.Finding
 		}{}, h.getFinding),
 		get(groupStatus, "/v1/projections", "State of the projections.", "", ProjectionsRequest{}, ProjectionsAnswer{}, h.listProjections),
 	}

@@ -174,7 +174,7 @@ func (m *merged) Next() (record, bool, error) {
 
 // Close ends the reads.
 func (m *merged) Close() error {
-	var errs []error
+	errs := make([]error, 0, len(m.sources))
 	for _, s := range m.sources {
 		errs = append(errs, s.rows.Close())
 	}

@@ -50,7 +50,8 @@ func TestEveryRouteIsDescribedAndEveryDescriptionServed(t *testing.T) {
 	if err := json.Unmarshal(rec.Body.Bytes(), &doc); err != nil || !strings.HasPrefix(doc.Openapi, "3.1") {
 		t.Fatalf("document %q: %v", doc.Openapi, err)
 	}
-	var described, served []string
+	var described []string
+	served := make([]string, 0, len(engine.Routes()))
 	for path, operations := range doc.Paths {
 		for method := range operations {
 			described = append(described, strings.ToUpper(method)+" "+path)
@@ -126,5 +127,24 @@ func TestAConfigurationIsCheckedAsAWhole(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("error %v does not name the %s", err, part)
 		}
+	}
+}
+
+func TestAnswersSayThatTheyAreIncomplete(t *testing.T) {
+	f := newFixture(t)
+	f.progress.set(1, 1)
+	engine, _ := newEngine(t, f.store, f.progress, f.access, func(c *query.Config) { c.Poisoned = func() uint64 { return 3 } })
+	if got := ask(t, engine, "/v1/events", nil).Header().Get("Keytrail-Incomplete"); got != "3" {
+		t.Errorf("Keytrail-Incomplete = %q, want 3", got)
+	}
+	_, body, err := download(t, engine, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, trailer := cutTrailer(t, body, ""); trailer.Poisoned != 3 {
+		t.Errorf("trailer %+v, want 3 poisoned events in it", trailer)
+	}
+	if got := f.get("/v1/events", nil, nil).Header().Get("Keytrail-Incomplete"); got != "" {
+		t.Errorf("Keytrail-Incomplete = %q without poison", got)
 	}
 }

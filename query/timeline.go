@@ -2,7 +2,6 @@ package query
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -40,8 +39,8 @@ type Entry struct {
 	Time     time.Time       `json:"time" description:"Event time, UTC."`
 	Position string          `json:"position" description:"Position in the log."`
 	Index    uint32          `json:"index" description:"Place in the batch, for a use."`
-	Event    json.RawMessage `json:"event" description:"The CADF event."`
-	Finding  json.RawMessage `json:"finding,omitempty" description:"For a finding: how it stands now."`
+	Event    CADF            `json:"event" description:"The record."`
+	Finding  *domain.Finding `json:"finding,omitempty" description:"For a finding: how it stands now."`
 }
 
 // TimelineAnswer is a page of a key's timeline: commands, uses and findings in one
@@ -128,14 +127,14 @@ func (h *Handler) entries(ctx context.Context, accounts []domain.AccountID, reco
 			ids = append(ids, id)
 		}
 	}
-	states := map[string]json.RawMessage{}
+	states := map[string]*domain.Finding{}
 	if len(ids) > 0 {
 		found, err := h.findings(ctx, accounts, len(ids), clickhouse.In("id", ids))
 		if err != nil {
 			return nil, err
 		}
 		for _, f := range found {
-			states[f.id] = f.text
+			states[f.id] = &f.state
 		}
 	}
 	out := make([]Entry, len(records))

@@ -46,7 +46,7 @@ func (tr *traffic) addBlock(n int, complete bool) {
 	defer tr.mu.Unlock()
 	tr.block++
 	tr.position += 10
-	var uses []use
+	uses := make([]use, 0, n)
 	hours := map[string][]any{}
 	for i := range n {
 		at := tr.from.Add(time.Duration(tr.r.Int64N(int64(trafficHours * time.Hour)))).Truncate(time.Millisecond)
@@ -146,7 +146,7 @@ func (tr *traffic) checkSeries(t *testing.T, params url.Values, from, to time.Ti
 func all(use) bool { return true }
 
 func TestUsageAnswersEqualARecountOfTheUses(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	tr := newTraffic(f, seed)
@@ -191,8 +191,9 @@ func (tr *traffic) checkTop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := []query.Top{}
-		for value, p := range tr.recount(position, from, to, all, group) {
+		counted := tr.recount(position, from, to, all, group)
+		want := make([]query.Top, 0, len(counted))
+		for value, p := range counted {
 			want = append(want, query.Top{Value: value, Count: p.Count, Failures: p.Failures})
 		}
 		slices.SortFunc(want, func(a, b query.Top) int {
@@ -229,7 +230,7 @@ func (tr *traffic) checkHeatmap(t *testing.T) {
 // TestUsageAnswersStayExactWhileRollupsAreReplaced asks while blocks come in and
 // rollups are computed, replaced and merged away.
 func TestUsageAnswersStayExactWhileRollupsAreReplaced(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	tr := newTraffic(f, seed)
@@ -274,7 +275,7 @@ func (s *spy) Query(ctx context.Context, q clickhouse.Query) (clickhouse.Rows, e
 }
 
 func TestCleanHoursAreTakenFromTheRollup(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	tr := newTraffic(f, 5)
 	tr.addBlock(200, true)
 	for range 20 {
@@ -297,7 +298,7 @@ func TestCleanHoursAreTakenFromTheRollup(t *testing.T) {
 }
 
 func TestASeriesCanBeSplitByItsMostFrequentValues(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	tr := newTraffic(f, 6)
 	tr.addBlock(200, true)
 	var answer query.SeriesAnswer
@@ -316,10 +317,10 @@ func TestASeriesCanBeSplitByItsMostFrequentValues(t *testing.T) {
 }
 
 func TestASeriesHasAPointForEveryStep(t *testing.T) {
-	f := newFixture(t, nil)
+	f := newFixture(t)
 	var answer query.SeriesAnswer
 	f.get("/v1/usage/series", url.Values{"step": {"month"}, "from": {"2025-11-15"}, "to": {"2026-02-01"}}, &answer)
-	var got []string
+	got := make([]string, 0, len(answer.Series))
 	for _, p := range answer.Series {
 		got = append(got, p.Time.Format(time.DateOnly))
 	}

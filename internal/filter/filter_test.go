@@ -52,6 +52,49 @@ func where(t *testing.T, text string, m filter.FieldMap) (string, []any, error) 
 	return strings.TrimPrefix(strings.TrimPrefix(sql, "SELECT 1 FROM t"), " WHERE "), args, nil
 }
 
+// bare drops the brackets that say nothing: around a single comparison, and doubled
+// ones. How many of them the builder writes is its own affair.
+func bare(s string) string {
+	for i := 0; i < len(s); i++ {
+		if s[i] != '(' || i > 0 && (s[i-1] == '_' || s[i-1] >= '0' && s[i-1] <= '9' || s[i-1]|0x20 >= 'a' && s[i-1]|0x20 <= 'z') {
+			continue
+		}
+		inner := s[i+1 : closing(s, i)]
+		flat, depth := "", 0
+		for _, c := range inner {
+			switch c {
+			case '(':
+				depth++
+			case ')':
+				depth--
+			}
+			if depth == 0 {
+				flat += string(c)
+			}
+		}
+		if !strings.Contains(flat, " AND ") && !strings.Contains(flat, " OR ") {
+			return bare(s[:i] + inner + s[closing(s, i)+1:])
+		}
+	}
+	return s
+}
+
+// closing returns where the bracket at i is closed.
+func closing(s string, i int) int {
+	depth := 0
+	for j := i; j < len(s); j++ {
+		switch s[j] {
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				return j
+			}
+		}
+	}
+	return len(s) - 1
+}
+
 func TestCondFollowsThePrecedenceOfAIP160(t *testing.T) {
 	tests := []struct {
 		name, filter, want string
@@ -80,7 +123,7 @@ func TestCondFollowsThePrecedenceOfAIP160(t *testing.T) {
 			for _, a := range args {
 				got = strings.Replace(got, " = ?", fmt.Sprint("=", a), 1)
 			}
-			if got != tt.want {
+			if got := bare(got); got != bare(tt.want) {
 				t.Errorf("%s\n got %s\nwant %s", tt.filter, got, tt.want)
 			}
 		})
@@ -130,8 +173,8 @@ func TestCondCarriesEveryValueAsAnArgument(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != tt.want {
-				t.Errorf("%s\n got %s\nwant %s", tt.filter, got, tt.want)
+			if got := bare(got); got != bare(tt.want) {
+				t.Errorf("%s\n got %s\nwant %s", tt.filter, got, bare(tt.want))
 			}
 			if diff := cmp.Diff(tt.args, args); diff != "" {
 				t.Errorf("%s: arguments (-want +got):\n%s", tt.filter, diff)

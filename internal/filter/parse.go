@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -251,9 +252,8 @@ func (p *parser) bare(r restriction, name []Value) (node, error) {
 	r.value = name[0]
 	for _, part := range name[1:] {
 		last := len(r.value.parts) - 1
-		parts := append([]string(nil), r.value.parts...)
-		parts[last] += "." + part.parts[0]
-		r.value.parts = append(parts, part.parts[1:]...)
+		r.value.parts = slices.Concat(r.value.parts, part.parts[1:])
+		r.value.parts[last] += "." + part.parts[0]
 	}
 	if s, plain := r.value.Literal(); plain && p.text[r.offset] != '"' && p.text[r.offset] != '\'' {
 		switch upper := strings.ToUpper(s); upper {

@@ -61,10 +61,10 @@ func relative(text string, now time.Time) (time.Time, error) {
 	}
 	unit := unitOf(text[len(text)-1])
 	n, err := strconv.ParseUint(text[1:len(text)-1], 10, 32)
-	if err != nil || unit == 0 || n > uint64(relativeMax/unit) {
+	if err != nil || unit == 0 || n > uint64(relativeMax/unit) { //nolint:gosec // A quotient of positive numbers.
 		return time.Time{}, ErrTime
 	}
-	d := time.Duration(n) * unit //nolint:gosec // n is bounded above.
+	d := time.Duration(n) * unit
 	if text[0] == '-' {
 		d = -d
 	}

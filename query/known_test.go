@@ -1,0 +1,46 @@
+package query_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/keytrail/domain"
+	"example.com/keytrail/query"
+)
+
+func TestKnownUsesAreThoseOfTheAccountAndTheTime(t *testing.T) {
+	f := newFixture(t)
+	late := keyUse(accountA, "ApiKey-1", now.Add(time.Hour), 3, 0)
+	f.addUses(keyUse(accountA, "ApiKey-1", now, 1, 0), keyUse(accountB, "ApiKey-1", now, 2, 0), late)
+	f.progress.set(1, 42)
+	known, upTo, err := query.KnownUses{Store: f.store, Progress: f.progress}.Known(
+		t.Context(), accountA, []string{"use-1-0", "use-2-0", "use-3-0", "use-9-9"}, now, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"use-1-0"}, slices.Collect(maps.Keys(known))); diff != "" || upTo != 42 {
+		t.Errorf("known up to %d (-want +got):\n%s", upTo, diff)
+	}
+}
+
+func TestKeyActivityCountsSuccessfulSignIns(t *testing.T) {
+	f := newFixture(t)
+	first, last, failed, read := keyUse(accountA, "ApiKey-1", now.Add(-time.Hour), 1, 0), keyUse(accountA, "ApiKey-1", now, 2, 0),
+		keyUse(accountA, "ApiKey-1", now.Add(time.Hour), 3, 0), keyUse(accountA, "ApiKey-1", now.Add(2*time.Hour), 4, 0)
+	first.Action, last.Action, failed.Action = "iam-identity.user-apikey.login", "iam-identity.user-apikey.login", "iam-identity.user-apikey.login"
+	failed.Outcome = domain.OutcomeFailure
+	other := last
+	other.Account = accountB
+	f.addUses(first, last, failed, read, other)
+	count, at, err := f.handler.KeyActivity(t.Context(), accountA, "ApiKey-1")
+	if err != nil || count != 2 || !at.Equal(now) {
+		t.Errorf("%d sign-ins, the last at %v (%v), want 2 at %v", count, at, err, now)
+	}
+	if count, at, err := f.handler.KeyActivity(t.Context(), accountA, "ApiKey-2"); err != nil || count != 0 || !at.IsZero() {
+		t.Errorf("an unused key: %d at %v (%v)", count, at, err)
+	}
+}
