@@ -285,3 +285,21 @@ func TestTheRealLogsGiveExactlyTheirRecords(t *testing.T) {
 		})
 	}
 }
+
+func TestANodeWhoseViewOfAKeyIsOldStillRecordsItsFacts(t *testing.T) {
+	w := newImportWorld(t)
+	records := strings.SplitAfter(strings.TrimSuffix(history(), "\n"), "\n")
+	other := newImporter(t, w.log, w.known)
+	for i, text := range records {
+		imp := w.imp
+		if i%2 == 1 || i == 2 {
+			imp = other
+		}
+		if _, err := imp.CloudTrail(t.Context(), order(), ingest.UploadRequest{Body: body(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"created@1", "disabled@3", "deleted@5"}, w.observed(t, "111122223333", "AKIANEW")); diff != "" {
+		t.Error(diff)
+	}
+}

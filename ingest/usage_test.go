@@ -22,6 +22,7 @@ import (
 	"example.com/keytrail/internal/auth"
 	"example.com/keytrail/internal/eventlog"
 	"example.com/keytrail/internal/keystore"
+	"example.com/keytrail/internal/usagebatch"
 )
 
 func record(tb testing.TB, u *ingest.Usage, batch, text string) ingest.UsageResult {
@@ -252,6 +253,43 @@ func TestAnUploadThatBreaksAnywhereIsMendedByARetry(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestABatchThatWasCutOtherwiseGoesOnInTheMiddleOfAChunk begins with what another
+// version, which cuts smaller chunks, stored before it stopped.
+func TestABatchThatWasCutOtherwiseGoesOnInTheMiddleOfAChunk(t *testing.T) {
+	whole := newMemLog()
+	text := lines("a", 300)
+	record(t, newUsage(t, whole, nil), "b", text)
+	var stream string
+	for s := range whole.streams {
+		stream = s
+	}
+	rec, err := eventlog.Decode(whole.streams[stream][0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := rec.Event.(domain.UsageRecorded)
+	uses, err := usagebatch.Decode(part.Batch.Columns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if part.Batch.Columns, err = usagebatch.Encode(uses[:100]); err != nil {
+		t.Fatal(err)
+	}
+	part.Batch.Lines, part.Batch.Count, part.Batch.Last = 100, 100, false
+	event, err := eventlog.Propose(domain.DeriveID("test"), part, rec.Meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := newMemLog()
+	if _, err := log.Append(t.Context(), stream, eventlog.NoStream(), event); err != nil {
+		t.Fatal(err)
+	}
+	if res := record(t, newUsage(t, log, nil), "b", text); res.Accepted != 300 || res.Repeated != 0 {
+		t.Errorf("got %+v", res)
+	}
+	wantUses(t, log, "client", "a", 300)
 }
 
 func TestTwoNodesMayWriteOneSlotAndEvenOneBatch(t *testing.T) {
