@@ -2,6 +2,7 @@ package projections_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/clickhouse"
 	"example.com/keytrail/internal/eventlog"
 	"example.com/keytrail/projections"
 )
@@ -212,7 +214,16 @@ func FuzzRowsOf(f *testing.F) {
 	})
 }
 
-func TestStatusOfUse(t *testing.T) {
+// judgement is a use of a key with a history, and what is to be said of it.
+type judgement struct {
+	name      string
+	history   []projections.StateAt
+	use       time.Time
+	status    domain.KeyStatus
+	violation bool
+}
+
+func judgements() []judgement {
 	at := func(s int) time.Time { return effectiveAt.Truncate(time.Second).Add(time.Duration(s) * time.Second) }
 	state := func(s int, id string, change func(*domain.KeyState)) projections.StateAt {
 		k := keyState("K")
@@ -228,13 +239,7 @@ func TestStatusOfUse(t *testing.T) {
 	both := func(a, b func(*domain.KeyState)) func(*domain.KeyState) {
 		return func(k *domain.KeyState) { a(k); b(k) }
 	}
-	tests := []struct {
-		name      string
-		history   []projections.StateAt
-		use       time.Time
-		status    domain.KeyStatus
-		violation bool
-	}{
+	return []judgement{
 		{"nothing is known", nil, at(5), domain.StatusUnknown, false},
 		{"before the first state", []projections.StateAt{state(10, "a", disabled)}, at(5), domain.StatusUnknown, false},
 		{"active", []projections.StateAt{state(0, "a", active)}, at(5), domain.StatusActive, false},
@@ -249,9 +254,13 @@ func TestStatusOfUse(t *testing.T) {
 		{"expired, then extended at that moment", []projections.StateAt{state(0, "a", expires(3)), state(5, "b", active)}, at(5), domain.StatusActive, false},
 		{"deleted wins over expired", []projections.StateAt{state(0, "a", both(deleted, expires(1)))}, at(5), domain.StatusDeleted, true},
 		{"disabled wins over expired", []projections.StateAt{state(0, "a", both(disabled, expires(1)))}, at(5), domain.StatusDisabled, true},
+		{"expiring from the moment on, disabled before", []projections.StateAt{state(0, "a", disabled), state(5, "b", expires(5))}, at(5), domain.StatusExpired, true},
 		{"of two states at one time the last counts", []projections.StateAt{state(0, "a", disabled), state(0, "b", active)}, at(5), domain.StatusActive, false},
 	}
-	for _, tt := range tests {
+}
+
+func TestStatusOfUse(t *testing.T) {
+	for _, tt := range judgements() {
 		t.Run(tt.name, func(t *testing.T) {
 			status, since, violation := projections.StatusOfUse(tt.history, tt.use)
 			if status != tt.status || violation != tt.violation {
@@ -260,6 +269,70 @@ func TestStatusOfUse(t *testing.T) {
 			if status != domain.StatusUnknown && since.EffectiveAt.After(tt.use) {
 				t.Errorf("the state behind it is of %s, after the use", since.EffectiveAt)
 			}
+		})
+	}
+}
+
+// TestTheStoreJudgesUsesAsStatusOfUse gives the same histories to the SQL, in two
+// orders of arrival.
+func TestTheStoreJudgesUsesAsStatusOfUse(t *testing.T) {
+	for _, order := range []string{"states first", "uses first"} {
+		t.Run(order, func(t *testing.T) {
+			s := newStores(t)
+			states := func() (last uint64) {
+				for i, j := range judgements() {
+					for _, h := range j.history {
+						h.State.ID = domain.KeyID(fmt.Sprint("K-", i))
+						last = s.record(domain.KeyStream(h.State.ID), domain.KeyUpdated{After: h.State}, h.EffectiveAt)
+					}
+				}
+				return last
+			}
+			uses := func() uint64 {
+				var uses []domain.Use
+				for i, j := range judgements() {
+					uses = append(uses, domain.Use{ID: j.name, Account: "a1", KeyID: domain.KeyID(fmt.Sprint("K-", i)), Time: j.use})
+				}
+				return s.record("kt.usage-c-00", domain.UsageRecorded{Batch: batchOf(uses)}, effectiveAt)
+			}
+			if order == "states first" {
+				s.project(states())
+				s.project(uses())
+			} else {
+				s.project(uses())
+				s.project(states())
+			}
+			rows, err := s.store.Query(t.Context(), clickhouse.Select{
+				Table: "use_violations", Final: true, Scope: clickhouse.ScopeAll(), Columns: []string{"use_id", "status"},
+				Where: []clickhouse.Cond{clickhouse.Raw("retracted = 0")},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, want := map[string]string{}, map[string]string{}
+			for rows.Next() {
+				var id, status string
+				if err := rows.Scan(&id, &status); err != nil {
+					t.Fatal(err)
+				}
+				got[id] = status
+			}
+			if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+				t.Fatal(err)
+			}
+			ties := map[string]bool{"of two states at one time the last counts": true} // Ids of real events are not ours to choose.
+			for _, j := range judgements() {
+				if j.violation && !ties[j.name] {
+					want[j.name] = string(j.status)
+				}
+			}
+			for name := range ties {
+				delete(got, name)
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("violations (-StatusOfUse +store):\n%s", d)
+			}
+			s.mustBeExact()
 		})
 	}
 }
