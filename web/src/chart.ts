@@ -5,6 +5,15 @@ import { moment, sum, type Point } from "./times";
 
 const height = 220;
 
+/** dates are the axis's texts from the length of its steps on: the text, and what a new year or day adds to it. */
+const dates: uPlot.Axis.Values = [
+  [365 * 86400, "{YYYY}", null, null, null, null, null, null, 1],
+  [28 * 86400, "{YYYY}-{MM}", null, null, null, null, null, null, 1],
+  [86400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1],
+  [60, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+  [1, "{HH}:{mm}:{ss}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+];
+
 /** Chart draws points into an element and follows its width and the colour scheme. */
 export class Chart {
   private plot: uPlot | null = null;
@@ -56,7 +65,7 @@ export class Chart {
       height,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { y: { range: (_, __, max) => [0, Math.max(1, max * 1.05)] } },
-      axes: [axis, { ...axis, size: 60, values: (_, ticks) => ticks.map((t) => (Number.isInteger(t) ? t.toLocaleString("en") : "")) }],
+      axes: [{ ...axis, values: dates }, { ...axis, size: 60, values: (_, ticks) => ticks.map((t) => (Number.isInteger(t) ? t.toLocaleString("en") : "")) }],
       series: [{ label: "UTC", value: (_, t) => (t === null ? "–" : moment(new Date(t * 1000).toISOString())) }, line("uses", "--uses"), line("failed", "--failures")],
       cursor: { y: false, drag: { x: false, y: false } },
     };
