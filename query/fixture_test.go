@@ -170,11 +170,11 @@ func ask(tb testing.TB, engine http.Handler, path string, params url.Values) *ht
 }
 
 // refusal returns the message code of a refusal and the parameter that it names.
-func refusal(t testing.TB, rec *httptest.ResponseRecorder) (code, field string) {
-	t.Helper()
+func refusal(tb testing.TB, rec *httptest.ResponseRecorder) (code, field string) {
+	tb.Helper()
 	var body httpx.ErrorBody
 	if err := json.Unmarshal(rec.Body.Bytes(), &body); err != nil || len(body.Errors) == 0 {
-		t.Fatalf("refusal %d %s is not in the error shape (%v)", rec.Code, rec.Body, err)
+		tb.Fatalf("refusal %d %s is not in the error shape (%v)", rec.Code, rec.Body, err)
 	}
 	return body.Errors[0].MessageCode, body.Errors[0].Details
 }

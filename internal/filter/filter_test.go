@@ -55,7 +55,7 @@ func where(t *testing.T, text string, m filter.FieldMap) (string, []any, error) 
 // bare drops the brackets that say nothing: around a single comparison, and doubled
 // ones. How many of them the builder writes is its own affair.
 func bare(s string) string {
-	for i := 0; i < len(s); i++ {
+	for i := range s {
 		if s[i] != '(' || i > 0 && (s[i-1] == '_' || s[i-1] >= '0' && s[i-1] <= '9' || s[i-1]|0x20 >= 'a' && s[i-1]|0x20 <= 'z') {
 			continue
 		}
