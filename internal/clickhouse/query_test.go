@@ -16,7 +16,7 @@ import (
 	"example.com/keytrail/internal/clickhouse/clickhousetest"
 )
 
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 250_000_000, time.UTC) //nolint:gochecknoglobals // A constant.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 250_000_000, time.UTC)
 
 // usesTable is what the queries below run on.
 const usesTable = `CREATE TABLE uses (

@@ -69,7 +69,7 @@ func (s *Store) Row(ctx context.Context, q Query, dest ...any) error {
 // rows adapts the driver's result: its errors are classified and closing it
 // early stops the server instead of reading on to the end.
 type rows struct {
-	ctx    context.Context //nolint:containedctx // Only to tell the caller's cancellation from other faults.
+	ctx    context.Context // Kept only to tell the caller's cancellation from other faults.
 	cancel context.CancelFunc
 	inner  driver.Rows
 	closed bool

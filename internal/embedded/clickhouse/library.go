@@ -30,7 +30,6 @@ type library struct {
 	insertError     func(insert unsafe.Pointer) string
 	signalsEnabled  func(enabled int32)
 	version         func() string
-	resultRowsRead  func(result unsafe.Pointer) uint64
 	engineArguments []string
 }
 
@@ -53,7 +52,6 @@ func openLibrary(path, dir string) (*library, error) {
 		"chdb_result_buffer":               &l.resultBuffer,
 		"chdb_result_length":               &l.resultLength,
 		"chdb_result_error":                &l.resultError,
-		"chdb_result_rows_read":            &l.resultRowsRead,
 		"chdb_stream_insert_n":             &l.streamInsert,
 		"chdb_stream_append":               &l.insertAppend,
 		"chdb_stream_done":                 &l.insertDone,
