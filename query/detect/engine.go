@@ -36,9 +36,13 @@ func (e *Engine) Rules() []*Rule { return slices.Clone(e.rules) }
 // finding is computed whole, from all that the tables know of its span up to block to,
 // so the caller compares it with what it has ([domain.Finding.SameCase]).
 func (e *Engine) EvaluateBlocks(ctx context.Context, from, to uint64) ([]domain.Finding, error) {
+	touched, err := e.touched(ctx, from, to)
+	if err != nil {
+		return nil, fmt.Errorf("what blocks %d to %d added: %w", from, to, err)
+	}
 	var out []domain.Finding
-	for _, r := range e.rules {
-		found, err := e.evaluateBlocks(ctx, r, from, to)
+	for i, r := range e.rules {
+		found, err := e.evaluateTouched(ctx, r, touched[i], to)
 		if err != nil {
 			return nil, fmt.Errorf("rule %s: blocks %d to %d: %w", r.ID, from, to, err)
 		}
@@ -70,14 +74,11 @@ type touch struct {
 // groupsMax bounds the groups that one query asks for, and so the length of its text.
 const groupsMax = 1000
 
-func (e *Engine) evaluateBlocks(ctx context.Context, r *Rule, from, to uint64) ([]domain.Finding, error) {
-	touched, err := e.touched(ctx, r, from, to)
-	if err != nil {
-		return nil, err
-	}
+func (e *Engine) evaluateTouched(ctx context.Context, r *Rule, touched []touch, to uint64) ([]domain.Finding, error) {
 	var out []domain.Finding
 	for chunk := range slices.Chunk(touched, groupsMax) {
-		if chunk, err = e.met(ctx, r, chunk, to); err != nil {
+		chunk, err := e.met(ctx, r, chunk, to)
+		if err != nil {
 			return nil, err
 		}
 		if len(chunk) == 0 {
@@ -92,18 +93,37 @@ func (e *Engine) evaluateBlocks(ctx context.Context, r *Rule, from, to uint64) (
 	return out, nil
 }
 
-// touched returns, ordered, the groups that the blocks added matching records to.
-func (e *Engine) touched(ctx context.Context, r *Rule, from, to uint64) ([]touch, error) {
-	union := r.rowsQuery(func(t table) clickhouse.Select {
-		return clickhouse.Select{
-			Scope: clickhouse.ScopeAll(),
-			Where: []clickhouse.Cond{clickhouse.Ge("block", from), clickhouse.Le("block", to)},
-		}
-	})
-	return e.touches(ctx, clickhouse.Select{
-		From: union, Columns: []string{"account", "actor_key", "actor", "min(at)", "max(at)"},
-		GroupBy: groupColumns(), OrderBy: groupColumns(),
-	})
+// touched returns, for each rule by its number and ordered, the groups that the blocks
+// added matching records to. It asks once for all rules, since most blocks concern few
+// of them or none.
+func (e *Engine) touched(ctx context.Context, from, to uint64) ([][]touch, error) {
+	out := make([][]touch, len(e.rules))
+	if len(e.rules) == 0 {
+		return out, nil
+	}
+	var all clickhouse.UnionAll
+	for i, r := range e.rules {
+		all = append(all, touchQuery(i, r.rowsQuery(func(table) clickhouse.Select {
+			return clickhouse.Select{
+				Scope: clickhouse.ScopeAll(),
+				Where: []clickhouse.Cond{clickhouse.Ge("block", from), clickhouse.Le("block", to)},
+			}
+		})))
+	}
+	err := e.touches(ctx, clickhouse.Select{
+		From: all, Columns: []string{"rule", "account", "actor_key", "actor", "low", "high"},
+		OrderBy: append([]string{"rule"}, groupColumns()...),
+	}, func(rule uint32, t touch) { out[rule] = append(out[rule], t) })
+	return out, err
+}
+
+// touchQuery returns the groups in rows, with the number of the rule.
+func touchQuery(rule int, rows clickhouse.Query, having ...clickhouse.Cond) clickhouse.Select {
+	return clickhouse.Select{
+		From:       rows,
+		Columns:    []string{"toUInt32(?) AS rule", "account", "actor_key", "actor", "min(at) AS low", "max(at) AS high"},
+		ColumnArgs: []any{rule}, GroupBy: groupColumns(), Having: having,
+	}
 }
 
 // met returns those of touched in which a window near the new records can be met. It
@@ -113,46 +133,41 @@ func (e *Engine) met(ctx context.Context, r *Rule, touched []touch, to uint64) (
 		return touched, nil
 	}
 	low, high := bounds(touched)
-	var any []clickhouse.Cond
+	var met []clickhouse.Cond
 	for _, w := range r.windows {
 		form := "countIf(at >= ? AND at <= ?) >= ?"
 		if r.shape == Distinct {
 			form = "uniqExactIf(val, val != '' AND at >= ? AND at <= ?) >= ?"
 		}
-		any = append(any, clickhouse.Raw(form, low.Add(-w.Within), high.Add(w.Within), w.Threshold))
+		met = append(met, clickhouse.Raw(form, low.Add(-w.Within), high.Add(w.Within), w.Threshold))
 	}
-	found, err := e.touches(ctx, clickhouse.Select{
-		From:    r.groupsQuery(touched, low.Add(-r.reach()), high.Add(r.reach()), to),
-		Columns: []string{"account", "actor_key", "actor", "min(at)", "max(at)"},
-		GroupBy: groupColumns(), Having: []clickhouse.Cond{clickhouse.Or(any...)},
-	})
+	rows := r.groupsQuery(touched, low.Add(-r.reach()), high.Add(r.reach()), to)
+	candidates := map[Group]bool{}
+	err := e.touches(ctx, touchQuery(0, rows, clickhouse.Or(met...)), func(_ uint32, t touch) { candidates[t.group] = true })
 	if err != nil {
 		return nil, err
-	}
-	candidates := make(map[Group]bool, len(found))
-	for _, t := range found {
-		candidates[t.group] = true
 	}
 	return slices.DeleteFunc(slices.Clone(touched), func(t touch) bool { return !candidates[t.group] }), nil
 }
 
-func (e *Engine) touches(ctx context.Context, q clickhouse.Query) ([]touch, error) {
+// touches runs a query whose columns are those of touchQuery.
+func (e *Engine) touches(ctx context.Context, q clickhouse.Query, take func(rule uint32, t touch)) error {
 	rows, err := e.store.Query(ctx, q)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // The caller names the rule and the blocks.
+		return err //nolint:wrapcheck // The caller names the rule and the blocks.
 	}
-	var out []touch
 	for rows.Next() {
+		var rule uint32
 		var account, key, actor string
 		var t touch
-		if err := rows.Scan(&account, &key, &actor, &t.min, &t.max); err != nil {
-			return nil, errors.Join(err, rows.Close())
+		if err := rows.Scan(&rule, &account, &key, &actor, &t.min, &t.max); err != nil {
+			return errors.Join(err, rows.Close())
 		}
 		t.group = groupOf(account, key, actor)
 		t.min, t.max = t.min.UTC(), t.max.UTC()
-		out = append(out, t)
+		take(rule, t)
 	}
-	return out, errors.Join(rows.Err(), rows.Close())
+	return errors.Join(rows.Err(), rows.Close())
 }
 
 // evaluateGroups reads the whole spans that the touches lie in, and what the windows
