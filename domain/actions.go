@@ -16,6 +16,7 @@ func ServiceIDAction(verb Verb) string { return "iam-identity.account-serviceid.
 // The other names of activities.
 const (
 	ActionAccountCreate = "iam-identity.account.create"
+	ActionUsageRecord   = "usage.batch.record"
 	ActionMemberAdd     = "user-management.user.invite"
 	ActionRolesSet      = "user-management.user.update"
 	ActionFindingOpen   = "finding.open"

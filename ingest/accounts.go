@@ -74,6 +74,11 @@ func (s *Commands) newAccountID() (domain.AccountID, error) {
 	return domain.AccountID(hex.EncodeToString(parsed[:])), err //nolint:wrapcheck // It is our own UUID.
 }
 
+type accountsView struct {
+	Accounts []accountView `json:"accounts"`
+}
+
+// accountView is one account, as the caller sees it.
 type accountView struct {
 	ID        domain.AccountID `json:"id"`
 	Name      string           `json:"name"`
@@ -133,7 +138,7 @@ func (h *KeyAPI) listAccounts(c *gin.Context) {
 		}
 	}
 	httpx.Position(c, h.Directory.Reached())
-	c.JSON(http.StatusOK, gin.H{"accounts": out})
+	c.JSON(http.StatusOK, accountsView{Accounts: out})
 }
 
 func (h *KeyAPI) getAccount(c *gin.Context) {

@@ -52,41 +52,6 @@ type KeyAPI struct{ KeyAPIConfig }
 // NewKeyAPI returns the surface; Register puts it on a router.
 func NewKeyAPI(cfg KeyAPIConfig) *KeyAPI { return &KeyAPI{KeyAPIConfig: cfg} }
 
-// Register adds the routes to r.
-func (h *KeyAPI) Register(r gin.IRouter) {
-	limit := httpx.LimitBody(keyBodyBytesMax)
-	r.POST("/identity/token", limit, h.token)
-	r.GET("/identity/keys", h.keySet)
-
-	v1 := r.Group("/v1", limit, h.Auth.Require(h.refused))
-	v1.GET("/apikeys", h.listKeys)
-	v1.POST("/apikeys", h.createKey)
-	v1.GET("/apikeys/details", h.keyByValue)
-	v1.GET("/apikeys/:id", h.getKey)
-	v1.PUT("/apikeys/:id", h.updateKey)
-	v1.DELETE("/apikeys/:id", h.change(func(o Order, at time.Time) domain.KeyCommand {
-		return domain.DeleteKey{By: o.Caller.Initiator, At: at}
-	}))
-	v1.POST("/apikeys/:id/lock", h.change(func(o Order, at time.Time) domain.KeyCommand {
-		return domain.LockKey{By: o.Caller.Initiator, At: at}
-	}))
-	v1.DELETE("/apikeys/:id/lock", h.change(func(o Order, at time.Time) domain.KeyCommand {
-		return domain.UnlockKey{By: o.Caller.Initiator, At: at}
-	}))
-	v1.POST("/apikeys/:id/disable", h.change(func(o Order, at time.Time) domain.KeyCommand {
-		return domain.DisableKey{By: o.Caller.Initiator, At: at}
-	}))
-	v1.DELETE("/apikeys/:id/disable", h.change(func(o Order, at time.Time) domain.KeyCommand {
-		return domain.EnableKey{By: o.Caller.Initiator, At: at}
-	}))
-	v1.POST("/accounts", h.createAccount)
-	v1.GET("/accounts", h.listAccounts)
-	v1.GET("/accounts/:id", h.getAccount)
-	v1.POST("/serviceids", h.createServiceID)
-	v1.GET("/serviceids/:id", h.getServiceID)
-	v1.DELETE("/serviceids/:id", h.deleteServiceID)
-}
-
 // orderOf returns who asks, in which request.
 func orderOf(c *gin.Context) Order {
 	return Order{Caller: auth.CallerOf(c), CorrelationID: httpx.Trace(c), RequestID: httpx.RequestID(c)}
@@ -335,6 +300,8 @@ func actionOf(c *gin.Context) string {
 		return domain.KeyAction(domain.KindUser, domain.VerbEnable)
 	case "POST /v1/accounts":
 		return domain.ActionAccountCreate
+	case "POST /v1/usage", "POST /v1/imports/cloudtrail":
+		return domain.ActionUsageRecord
 	case "POST /v1/serviceids":
 		return domain.ServiceIDAction(domain.VerbCreate)
 	case "DELETE /v1/serviceids/:id":

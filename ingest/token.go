@@ -27,6 +27,11 @@ type tokenView struct {
 	Scope        string `json:"scope"`
 }
 
+// keySetView is the answer to GET /identity/keys, a JWK set (RFC 7517).
+type keySetView struct {
+	Keys []auth.JWK `json:"keys"`
+}
+
 // tokenError is the body of a refused sign-in, as IBM's IAM words it.
 type tokenError struct {
 	Context      httpx.RequestContext `json:"context"`
@@ -140,5 +145,5 @@ func failToken(c *gin.Context, err error) {
 
 // keySet answers the public keys that check our tokens.
 func (h *KeyAPI) keySet(c *gin.Context) {
-	c.JSON(http.StatusOK, gin.H{"keys": h.Auth.KeySet()})
+	c.JSON(http.StatusOK, keySetView{Keys: h.Auth.KeySet()})
 }

@@ -70,21 +70,19 @@ func (p positions) Projections(context.Context) ([]query.ProjectionStatus, error
 
 func number(n uint64) string { return strconv.FormatUint(n, 10) }
 
-// keyLister lists keys from the tables.
-type keyLister struct{ keys *query.KeyLister }
+// keyLister lists keys from the tables. The query handler is set before it serves: each of
+// the two describes the other's routes.
+type keyLister struct{ query *query.Handler }
 
 // ListKeys implements [ingest.KeyLister].
-func (l keyLister) ListKeys(ctx context.Context, q ingest.ListKeysQuery) (ingest.ListKeysPage, error) {
-	page, err := l.keys.ListKeys(ctx, query.KeysQuery(q))
+func (l *keyLister) ListKeys(ctx context.Context, q ingest.ListKeysQuery) (ingest.ListKeysPage, error) {
+	page, err := l.query.Keys().ListKeys(ctx, query.KeysQuery(q))
 	return ingest.ListKeysPage(page), err //nolint:wrapcheck // The words are for the caller.
 }
 
-// keyActivity counts sign-ins from the tables.
-type keyActivity struct{ query *query.Handler }
-
-// KeyActivity implements [ingest.ActivityReader].
-func (k keyActivity) KeyActivity(ctx context.Context, account domain.AccountID, id domain.KeyID) (ingest.KeyActivity, error) {
-	count, last, err := k.query.KeyActivity(ctx, account, id)
+// KeyActivity implements [ingest.ActivityReader]: it counts sign-ins from the tables.
+func (l *keyLister) KeyActivity(ctx context.Context, account domain.AccountID, id domain.KeyID) (ingest.KeyActivity, error) {
+	count, last, err := l.query.KeyActivity(ctx, account, id)
 	out := ingest.KeyActivity{AuthnCount: count}
 	if count > 0 {
 		out.LastAuthn = &last

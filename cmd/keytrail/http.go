@@ -16,27 +16,28 @@ import (
 
 // buildHTTP puts every room's routes on one engine.
 func (a *app) buildHTTP() error {
-	check := apidoc.Table{a.verifyRoute()}
+	tables := &keyLister{}
+	keys := ingest.NewKeyAPI(ingest.KeyAPIConfig{
+		Commands: a.commands, Auth: a.auth, Directory: a.directory, Refusals: a.refusals, Uses: a.recorder,
+		Lister: tables, Waiter: waiter{a.tracker}, Activity: tables, Now: time.Now,
+	})
+	uploads, check := ingest.UploadRoutes(a.usage, a.importer), apidoc.Table{a.verifyRoute()}
 	reads, err := query.New(query.Config{
 		Store: a.stores.tables, Progress: a.tracker, Projections: positions{a.tracker, a.detector}, Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
-		Others: []apidoc.Table{check}, Version: version(), Now: time.Now, Logger: a.log.With("component", "query"),
+		Others: []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: time.Now, Logger: a.log.With("component", "query"),
 	})
 	if err != nil {
 		return err
 	}
+	tables.query = reads
 	engine := httpx.NewEngine(a.log)
-	keys := ingest.NewKeyAPI(ingest.KeyAPIConfig{
-		Commands: a.commands, Auth: a.auth, Directory: a.directory, Refusals: a.refusals, Uses: a.recorder,
-		Lister: keyLister{reads.Keys()}, Waiter: waiter{a.tracker}, Activity: keyActivity{reads}, Now: time.Now,
-	})
 	keys.Register(engine)
 	reads.RegisterPublic(engine)
-	signedIn := engine.Group("", a.auth.Require(nil))
+	signedIn := engine.Group("", keys.Require())
 	reads.Register(signedIn)
+	uploads.Register(signedIn)
 	check.Register(signedIn)
-	signedIn.POST("/v1/usage", a.usage.HandleUsage)
-	signedIn.POST("/v1/imports/cloudtrail", a.importer.HandleCloudTrail)
 	page(engine)
 	a.server = newHTTPServer(engine, a.log)
 	return nil
