@@ -281,6 +281,7 @@ func (s *scan) object(d *jsontext.Decoder, mark func()) (bool, error) {
 		if err != nil {
 			return false, err
 		}
+		name = name.Clone() // The decoder's buffer moves on with the next call.
 		if string(name) == `"Records"` && d.PeekKind() == '[' {
 			envelope = true
 			if ok, err := s.array(d, mark); !ok {
