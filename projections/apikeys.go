@@ -24,7 +24,7 @@ type apiKeyRows struct {
 // then event id: milliseconds since 1970, shifted by 22 bits, and the first 22 bits
 // of the id.
 func stateVersion(effectiveAt time.Time, id domain.EventID) uint64 {
-	return uint64(effectiveAt.UnixMilli())<<22 | uint64(binary.BigEndian.Uint32(id[:4])>>10) //nolint:gosec // checkTime refused negative times.
+	return uint64(effectiveAt.UnixMilli())<<22 | uint64(binary.BigEndian.Uint32(id[:4])>>10)
 }
 
 func (r *apiKeyRows) append(f *fact, block uint64) int {

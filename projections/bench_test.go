@@ -48,7 +48,7 @@ func batches(rng *rand.Rand, events, uses int) []eventlog.Proposed {
 func BenchmarkRows(b *testing.B) {
 	const uses = 10_000
 	p := batches(rand.New(rand.NewPCG(1, 1)), 1, uses)[0]
-	raw := eventlog.Raw{Stream: "kt.usage-c-00", Position: 1, ID: p.ID, Type: p.Type, Data: p.Data, Meta: p.Meta, RecordedAt: time.Now()}
+	raw := eventlog.Raw{Stream: "kt.usage-c-00", Position: 1, ID: p.ID, Type: p.Type, Data: p.Data, Meta: p.Meta, RecordedAt: recordedAt}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := projections.RowsOf(raw, 1); err != nil {
@@ -65,7 +65,7 @@ func BenchmarkInsert(b *testing.B) {
 	const uses = 50_000
 	s := newStores(b)
 	p := batches(rand.New(rand.NewPCG(1, 1)), 1, uses)[0]
-	raw := eventlog.Raw{Stream: "kt.usage-c-00", Position: 1, ID: p.ID, Type: p.Type, Data: p.Data, Meta: p.Meta, RecordedAt: time.Now()}
+	raw := eventlog.Raw{Stream: "kt.usage-c-00", Position: 1, ID: p.ID, Type: p.Type, Data: p.Data, Meta: p.Meta, RecordedAt: recordedAt}
 	tables, err := projections.RowsOf(raw, 1)
 	must(err)
 	sink := projections.NewSink(s.store)
@@ -102,10 +102,10 @@ func BenchmarkLogToQueryable(b *testing.B) {
 		gen := fmt.Sprintf("bench%d", n)
 		runner, err := projections.NewRunner(projections.RunnerConfig{
 			Log: projections.NewLog(s.log), Sink: projections.NewSink(s.store), Generation: gen, Holder: gen, Alone: true,
-			Now: time.Now, Metrics: newMetrics(b), Logger: discard,
+			Now: now, Metrics: newMetrics(b), Logger: discard,
 		})
 		must(err)
-		tracker, err := projections.NewTracker(projections.TrackerConfig{Log: projections.NewLog(s.log), Generation: gen, Now: time.Now, Logger: discard})
+		tracker, err := projections.NewTracker(projections.TrackerConfig{Log: projections.NewLog(s.log), Generation: gen, Now: now, Logger: discard})
 		must(err)
 		ctx, cancel := context.WithCancel(b.Context())
 		done := make(chan error, 2)

@@ -111,9 +111,9 @@ func (c *cursor) close() error {
 }
 
 func closeAll(cursors ...*cursor) error {
-	var errs []error
-	for _, c := range cursors {
-		errs = append(errs, c.close())
+	errs := make([]error, len(cursors))
+	for i, c := range cursors {
+		errs[i] = c.close()
 	}
 	return errors.Join(errs...)
 }

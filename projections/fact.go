@@ -89,12 +89,11 @@ func (f *fact) states() error {
 		f.key = &s
 		return f.encode(s)
 	}
-	switch e := f.rec.Event.(type) {
-	case domain.FindingOpened:
+	if e, ok := f.rec.Event.(domain.FindingOpened); ok {
 		f.finding = &e.After
-	case domain.FindingExtended:
+	} else if e, ok := f.rec.Event.(domain.FindingExtended); ok {
 		f.finding = &e.After
-	default:
+	} else {
 		return nil
 	}
 	if v := f.finding.RuleVersion; v < 0 || v > math.MaxUint32 {

@@ -51,7 +51,7 @@ func newStores(tb testing.TB) *stores {
 
 func newLog(tb testing.TB) *eventlog.Log {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "kt")
+	dir, err := os.MkdirTemp("", "kt") //nolint:usetesting // A test's own folder is too long for a socket.
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -122,8 +122,8 @@ func (s *stores) project(position uint64, change ...func(*projections.RunnerConf
 func (s *stores) start(change ...func(*projections.RunnerConfig)) (stop func(), tracker *projections.Tracker) {
 	s.tb.Helper()
 	cfg := projections.RunnerConfig{
-		Log: projections.NewLog(s.log), Sink: projections.NewSink(s.store), Generation: generation, Holder: fmt.Sprintf("h%d", time.Now().UnixNano()),
-		Alone: true, Now: time.Now, Metrics: newMetrics(s.tb), Logger: clickhousetest.Logger(s.tb),
+		Log: projections.NewLog(s.log), Sink: projections.NewSink(s.store), Generation: generation, Holder: fmt.Sprintf("h%d", now().UnixNano()),
+		Alone: true, Now: now, Metrics: newMetrics(s.tb), Logger: clickhousetest.Logger(s.tb),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -133,7 +133,7 @@ func (s *stores) start(change ...func(*projections.RunnerConfig)) (stop func(), 
 		s.tb.Fatal(err)
 	}
 	tracker, err = projections.NewTracker(projections.TrackerConfig{
-		Log: cfg.Log, Generation: generation, Now: time.Now, Runner: runner, Metrics: cfg.Metrics, Logger: cfg.Logger,
+		Log: cfg.Log, Generation: generation, Now: now, Runner: runner, Metrics: cfg.Metrics, Logger: cfg.Logger,
 	})
 	if err != nil {
 		s.tb.Fatal(err)

@@ -223,3 +223,11 @@ func (s *memSubscription) Next(ctx context.Context) (eventlog.Delivery, error) {
 }
 
 func (s *memSubscription) Close() {}
+
+// now is the tests' clock. In a bubble it is the bubble's.
+func now() time.Time {
+	return time.Now() //nolint:forbidigo // Tests are where clocks come from.
+}
+
+// pass lets time pass. It is for bubbles, where that takes no time.
+func pass(d time.Duration) { <-time.After(d) }

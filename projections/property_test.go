@@ -97,7 +97,7 @@ type world struct {
 
 func newWorld(t *rapid.T) *world {
 	w := &world{t: t, sink: newSimSink(rapid.Uint64().Draw(t, "sink seed")), rng: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "log seed"), 2))}
-	w.log = newMemLog(time.Now)
+	w.log = newMemLog(now)
 	w.log.fault = w.fault
 	w.log.appended = w.appended
 	return w
@@ -156,7 +156,7 @@ func (w *world) runner(holder string, alone bool) *projections.Runner {
 	metrics, err := projections.NewMetrics(prometheus.NewRegistry())
 	must(err)
 	r, err := projections.NewRunner(projections.RunnerConfig{
-		Log: w.log, Sink: w.sink, Generation: generation, Holder: holder, Alone: alone, Now: time.Now, Metrics: metrics,
+		Log: w.log, Sink: w.sink, Generation: generation, Holder: holder, Alone: alone, Now: now, Metrics: metrics,
 		Limits: projections.Limits{Rows: 25, Bytes: 1 << 20, Delay: 250 * time.Millisecond, KeysDelay: 50 * time.Millisecond},
 		Logger: discard,
 	})
@@ -273,7 +273,7 @@ func (w *world) finish() {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- w.runner("final", false).Run(ctx) }()
-	time.Sleep(time.Minute) // In the bubble's time.
+	pass(time.Minute) // In the bubble's time.
 	head, err := w.log.Head(ctx, []string{domain.EvidencePrefix})
 	must(err)
 	if plans := w.plans(); len(plans) == 0 || plans[len(plans)-1].To != head {
@@ -302,7 +302,7 @@ func TestTablesHoldEachEventOnceWhereverRunnersDie(t *testing.T) {
 				done := make(chan error, 1)
 				r := w.runner(fmt.Sprintf("r%d", i), rapid.Bool().Draw(rt, "alone"))
 				go func() { done <- r.Run(ctx) }()
-				time.Sleep(time.Duration(rapid.IntRange(1, 30).Draw(rt, "seconds")) * time.Second)
+				pass(time.Duration(rapid.IntRange(1, 30).Draw(rt, "seconds")) * time.Second)
 				cancel()
 				if err := <-done; err != nil {
 					rt.Fatalf("runner %d: %v", i, err)
@@ -334,7 +334,7 @@ func TestTablesHoldEachEventOnceUnderRacingRunners(t *testing.T) {
 			}
 			for range rapid.IntRange(1, 15).Draw(rt, "steps") {
 				h.grow(rapid.IntRange(0, 10).Draw(rt, "events"))
-				time.Sleep(time.Duration(rapid.IntRange(10, 6000).Draw(rt, "milliseconds")) * time.Millisecond)
+				pass(time.Duration(rapid.IntRange(10, 6000).Draw(rt, "milliseconds")) * time.Millisecond)
 			}
 			cancel()
 			if err := errors.Join(<-done, <-done); err != nil {

@@ -114,7 +114,7 @@ func (s *stores) mustBeExact() projections.Report {
 func (s *story) roll(skip time.Duration) int {
 	s.tb.Helper()
 	roller, err := projections.NewRoller(projections.RollerConfig{
-		Store: s.store, Now: func() time.Time { return time.Now().Add(skip) }, Metrics: newMetrics(s.tb), Logger: clickhousetest.Logger(s.tb),
+		Store: s.store, Now: func() time.Time { return now().Add(skip) }, Metrics: newMetrics(s.tb), Logger: clickhousetest.Logger(s.tb),
 	})
 	if err != nil {
 		s.tb.Fatal(err)

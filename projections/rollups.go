@@ -227,7 +227,8 @@ GROUP BY account_id, bucket, key_id, iam_id, action`
 // then marks the hours clean.
 func (r *Roller) compute(ctx context.Context, hours []Bucket, version uint64) error {
 	first, last := hours[0], hours[len(hours)-1]
-	args := []any{version, string(first.Account), first.Hour * 1000, (last.Hour + 3600) * 1000, version}
+	args := make([]any, 0, 5+len(hours))
+	args = append(args, version, string(first.Account), first.Hour*1000, (last.Hour+3600)*1000, version)
 	marks := make([]string, len(hours))
 	for i, b := range hours {
 		marks[i] = "?"

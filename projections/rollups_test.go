@@ -15,9 +15,9 @@ import (
 // which hours are clean and whether every rollup is the sum of its uses.
 func TestRollupsFollowLateRecords(t *testing.T) {
 	s := newStory(newStores(t), 21)
-	now := time.Now()
+	at := now()
 	roller, err := projections.NewRoller(projections.RollerConfig{
-		Store: s.store, Now: func() time.Time { return now }, Metrics: newMetrics(t), Logger: clickhousetest.Logger(t),
+		Store: s.store, Now: func() time.Time { return at }, Metrics: newMetrics(t), Logger: clickhousetest.Logger(t),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func TestRollupsFollowLateRecords(t *testing.T) {
 	if r := s.mustBeExact(); r.Hours != 0 || r.HoursDirty == 0 {
 		t.Errorf("%d clean and %d dirty hours before any rollup", r.Hours, r.HoursDirty)
 	}
-	now = now.Add(3 * time.Second)
+	at = at.Add(3 * time.Second)
 	roll(true)
 	roll(false) // Nothing is left.
 	clean := s.mustBeExact()
@@ -52,7 +52,7 @@ func TestRollupsFollowLateRecords(t *testing.T) {
 	if r := s.mustBeExact(); r.HoursDirty != 1 {
 		t.Errorf("%d hours are dirty after one late record, want 1", r.HoursDirty)
 	}
-	now = now.Add(3 * time.Second)
+	at = at.Add(3 * time.Second)
 	roll(true)
 	if r := s.mustBeExact(); r.HoursDirty != 0 || r.Hours != clean.Hours {
 		t.Errorf("%d clean and %d dirty hours after the second rollup", r.Hours, r.HoursDirty)
@@ -72,7 +72,7 @@ func TestARestartedRollerFindsTheDirtyHours(t *testing.T) {
 	s := newStory(newStores(t), 22)
 	s.project(s.tell(20))
 	roller, err := projections.NewRoller(projections.RollerConfig{
-		Store: s.store, Now: time.Now, Metrics: newMetrics(t), Logger: clickhousetest.Logger(t),
+		Store: s.store, Now: now, Metrics: newMetrics(t), Logger: clickhousetest.Logger(t),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -189,8 +189,12 @@ func TestWhatCannotBeARowIsRefusedWhole(t *testing.T) {
 func FuzzRowsOf(f *testing.F) {
 	state := keyState("K")
 	for _, e := range []domain.Event{
-		domain.KeyCreated{After: state}, domain.KeyObserved{After: state}, domain.FindingOpened{After: domain.Finding{Account: "a"}},
-		domain.UsageRecorded{Batch: batchOf([]domain.Use{{Time: effectiveAt}})}, domain.CommandRefused{Action: "a"}, domain.RolesSet{},
+		domain.KeyCreated{After: state},
+		domain.KeyObserved{After: state},
+		domain.FindingOpened{After: domain.Finding{Account: "a"}},
+		domain.UsageRecorded{Batch: batchOf([]domain.Use{{Time: effectiveAt}})},
+		domain.CommandRefused{Action: "a"},
+		domain.RolesSet{},
 	} {
 		raw := rawOf(f, e, effectiveAt)
 		f.Add(raw.Type, raw.Data, raw.Meta)
@@ -289,7 +293,7 @@ func TestTheStoreJudgesUsesAsStatusOfUse(t *testing.T) {
 				return last
 			}
 			uses := func() uint64 {
-				var uses []domain.Use
+				uses := make([]domain.Use, 0, len(judgements()))
 				for i, j := range judgements() {
 					uses = append(uses, domain.Use{ID: j.name, Account: "a1", KeyID: domain.KeyID(fmt.Sprint("K-", i)), Time: j.use})
 				}
@@ -342,7 +346,8 @@ func TestTheSchemaHasEveryColumnOfEveryRow(t *testing.T) {
 	sink := projections.NewSink(s.store)
 	for i, e := range []domain.Event{
 		domain.UsageRecorded{Batch: batchOf([]domain.Use{{Time: effectiveAt, Account: "a"}})},
-		domain.KeyCreated{After: keyState("K")}, domain.FindingOpened{After: domain.Finding{Account: "a"}},
+		domain.KeyCreated{After: keyState("K")},
+		domain.FindingOpened{After: domain.Finding{Account: "a"}},
 	} {
 		tables, err := projections.RowsOf(rawOf(t, e, effectiveAt), uint64(i+1))
 		if err != nil {

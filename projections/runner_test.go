@@ -24,13 +24,13 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return &rig{t: t, log: newMemLog(time.Now), sink: newSimSink(1)}
+	return &rig{t: t, log: newMemLog(now), sink: newSimSink(1)}
 }
 
 func (r *rig) runner(holder string, change ...func(*projections.RunnerConfig)) *projections.Runner {
 	r.t.Helper()
 	cfg := projections.RunnerConfig{
-		Log: r.log, Sink: r.sink, Generation: generation, Holder: holder, Now: time.Now, Metrics: newMetrics(r.t), Logger: discard, Alone: true,
+		Log: r.log, Sink: r.sink, Generation: generation, Holder: holder, Now: now, Metrics: newMetrics(r.t), Logger: discard, Alone: true,
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -59,7 +59,7 @@ func (r *rig) run(what interface{ Run(context.Context) error }) {
 func (r *rig) tracker(runner *projections.Runner) *projections.Tracker {
 	r.t.Helper()
 	tracker, err := projections.NewTracker(projections.TrackerConfig{
-		Log: r.log, Generation: generation, Now: time.Now, Runner: runner, Metrics: newMetrics(r.t), Logger: discard,
+		Log: r.log, Generation: generation, Now: now, Runner: runner, Metrics: newMetrics(r.t), Logger: discard,
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -68,11 +68,11 @@ func (r *rig) tracker(runner *projections.Runner) *projections.Tracker {
 }
 
 func (r *rig) use() eventlog.Raw {
-	return r.log.record("kt.usage-c-00", domain.UsageRecorded{Batch: batchOf([]domain.Use{{Time: time.Now().UTC().Truncate(time.Second), Account: "a1"}})}, time.Now())
+	return r.log.record("kt.usage-c-00", domain.UsageRecorded{Batch: batchOf([]domain.Use{{Time: now().UTC().Truncate(time.Second), Account: "a1"}})}, now())
 }
 
-func (r *rig) key() eventlog.Raw {
-	return r.log.record(domain.KeyStream("K"), domain.KeyUpdated{After: keyState("K")}, time.Now())
+func (r *rig) key() {
+	r.log.record(domain.KeyStream("K"), domain.KeyUpdated{After: keyState("K")}, now())
 }
 
 func (r *rig) plans() []projections.BlockPlanned {
@@ -97,7 +97,7 @@ func TestBlocksAreCutByTimeRowsAndMonth(t *testing.T) {
 		}))
 		wait := func(d time.Duration, want int, why string) {
 			t.Helper()
-			time.Sleep(d)
+			pass(d)
 			synctest.Wait()
 			if got := len(r.plans()); got != want {
 				t.Fatalf("%s: %d blocks, want %d", why, got, want)
@@ -128,10 +128,10 @@ func TestABlockKeepsToOneMonth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.use()
-		time.Sleep(40 * 24 * time.Hour)
+		pass(40 * 24 * time.Hour)
 		r.use()
 		r.run(r.runner("h"))
-		time.Sleep(time.Second)
+		pass(time.Second)
 		synctest.Wait()
 		if got := len(r.plans()); got != 2 {
 			t.Errorf("%d blocks of events of two months, want 2", got)
@@ -146,18 +146,18 @@ func TestAnotherRunnerTakesOverAfterThreeSecondsOfStillness(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- r.runner("first").Run(first) }()
 		r.use()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		second := r.runner("second", func(c *projections.RunnerConfig) { c.Alone = false })
 		r.run(second)
 		for range 10 { // The first works on: ten seconds in which the second must wait.
 			r.use()
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 		stop()
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute) // No work: nobody takes over.
+		pass(time.Minute) // No work: nobody takes over.
 		for _, p := range r.plans() {
 			if p.Holder != "first" {
 				t.Fatalf("block %d was planned by %s while the first was there", p.Block, p.Holder)
@@ -168,12 +168,12 @@ func TestAnotherRunnerTakesOverAfterThreeSecondsOfStillness(t *testing.T) {
 		}
 		n := len(r.plans())
 		r.use()
-		time.Sleep(2900 * time.Millisecond)
+		pass(2900 * time.Millisecond)
 		synctest.Wait()
 		if len(r.plans()) != n {
 			t.Error("taken over before three seconds of stillness")
 		}
-		time.Sleep(1500 * time.Millisecond)
+		pass(1500 * time.Millisecond)
 		synctest.Wait()
 		if plans := r.plans(); len(plans) != n+1 || plans[n].Holder != "second" {
 			t.Errorf("not taken over: %d blocks", len(plans))
@@ -211,7 +211,7 @@ func TestAStoreThatDoesNotAnswerIsWaitedForAndSaid(t *testing.T) {
 		r.run(runner)
 		r.run(tracker)
 		last := r.use()
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		synctest.Wait()
 		s := tracker.Status()
 		if s.Runner != projections.RunnerFailing || !strings.Contains(s.Error, "connection refused") || s.State != "behind" {
@@ -249,12 +249,12 @@ func TestAnInsertIsAbandonedAfterTenMinutes(t *testing.T) {
 		runner := r.runner("h")
 		r.run(runner)
 		r.use()
-		time.Sleep(9 * time.Minute)
+		pass(9 * time.Minute)
 		synctest.Wait()
 		if s := runner.Status(); s.State != projections.RunnerActive {
 			t.Errorf("%s after nine minutes: %v", s.State, s.Err)
 		}
-		time.Sleep(61 * time.Second)
+		pass(61 * time.Second)
 		synctest.Wait()
 		if n := len(r.log.stream(projections.LedgerStream(generation))); n != 2 {
 			t.Errorf("%d ledger events, want the plan and the second attempt", n)
@@ -283,7 +283,7 @@ func TestARunnerThatMakesOtherRowsThanPlannedStops(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
 				go func() { done <- r.runner("h").Run(ctx) }()
-				time.Sleep(time.Second)
+				pass(time.Second)
 				cancel()
 				if err := <-done; err != nil {
 					t.Fatal(err)
@@ -381,7 +381,7 @@ func TestTrackerCountsOnlyItsOwnGeneration(t *testing.T) {
 		r.run(tracker)
 		r.use()
 		r.run(r.runner("h", func(c *projections.RunnerConfig) { c.Generation = generation + "1" }))
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if block, _, _ := tracker.Completed(); block != 0 {
 			t.Errorf("block %d of another generation", block)
 		}
@@ -411,7 +411,7 @@ func TestALedgerThatIsNoneStopsNothingButItself(t *testing.T) {
 				r.log.recordRaw(projections.LedgerStream(generation), eventlog.Proposed{ID: domain.EventID{1}, Type: tt.typ, Data: []byte(tt.data)})
 				runner := r.runner("h")
 				r.run(runner)
-				time.Sleep(time.Minute)
+				pass(time.Minute)
 				synctest.Wait()
 				if s := runner.Status(); s.State != projections.RunnerFailing || s.Err == nil {
 					t.Errorf("status %+v, want a fault", s)

@@ -37,7 +37,7 @@ func (s *simSink) dawdle() {
 		d = time.Duration(s.rng.IntN(2500)) * time.Millisecond
 	}
 	s.mu.Unlock()
-	time.Sleep(d)
+	pass(d)
 }
 
 type simRow struct {
@@ -80,7 +80,7 @@ func (s *simSink) Insert(ctx context.Context, rows projections.Rows, token strin
 	// The insert is on its way, whether or not its sender still waits.
 	landed := make(chan error, 1)
 	go func() {
-		time.Sleep(delay)
+		pass(delay)
 		landed <- s.land(rows.Table, incoming, token, kills)
 	}()
 	select {

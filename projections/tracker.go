@@ -86,13 +86,12 @@ func (t *Tracker) Run(ctx context.Context) error {
 		g.Go(func() error { return t.follow(run) })
 		g.Go(func() error { return t.watchHead(run) })
 		err := g.Wait()
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			t.fail(err)
+			t.cfg.Logger.WarnContext(ctx, "projection tracker is interrupted, trying again", slog.Any("error", err))
 		}
-		t.fail(err)
-		t.cfg.Logger.WarnContext(ctx, "projection tracker is interrupted, trying again", slog.Any("error", err))
 		if pause(ctx, backoffFirst) != nil {
-			return nil
+			return nil //nolint:nilerr // The end of ctx is no error.
 		}
 	}
 }

@@ -36,7 +36,7 @@ func (r *usageRows) append(f *fact, block uint64) int {
 	for i := range f.uses {
 		u := &f.uses[i]
 		r.position = append(r.position, f.rec.Position)
-		r.idx = append(r.idx, uint32(i)) //nolint:gosec // A batch holds 65,536 uses at most.
+		r.idx = append(r.idx, uint32(i))
 		r.block = append(r.block, block)
 		r.recordedAt = append(r.recordedAt, recorded)
 		size += r.add(u)

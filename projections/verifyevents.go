@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -342,11 +343,7 @@ func (v *verifier) keepFindings(rows Rows) {
 		if have, ok := v.findings[name]; ok && have.version > n {
 			continue
 		}
-		h := sha256.New()
-		for _, c := range rows.Columns {
-			fmt.Fprintf(h, "%v\x00", columnValue(c.Values, i))
-		}
-		v.findings[name] = findingHash{version: n, row: [sha256.Size]byte(h.Sum(nil))}
+		v.findings[name] = findingHash{version: n, row: hashRow(rows.Row(i))}
 	}
 }
 
@@ -363,15 +360,15 @@ func (v *verifier) allFindings(ctx context.Context) (err error) {
 		id := value[string](c, "id")
 		want, ok := v.findings[id]
 		delete(v.findings, id)
-		h := sha256.New()
-		for _, p := range c.row {
-			fmt.Fprintf(h, "%v\x00", pointed(p))
+		have := make([]any, len(c.row))
+		for i, p := range c.row {
+			have[i] = pointed(p)
 		}
 		switch {
 		case value[uint64](c, "block") > v.last: // Changed since.
 		case !ok:
 			v.differ(Difference{Where: tableFindings, Position: value[uint64](c, "position"), What: "finding " + id + " is not in the log, or is there twice"})
-		case want.row != [sha256.Size]byte(h.Sum(nil)):
+		case want.row != hashRow(have):
 			v.differ(Difference{
 				Where: tableFindings, Stream: domain.FindingStreams + id, Revision: want.version, Position: value[uint64](c, "position"),
 				What: fmt.Sprintf("finding %s at version %d is not the log's at %d", id, value[uint64](c, "version"), want.version),
@@ -388,6 +385,17 @@ func (v *verifier) allFindings(ctx context.Context) (err error) {
 		v.differ(Difference{Where: tableFindings, Stream: domain.FindingStreams + id, Revision: want.version, What: "finding " + id + " is missing"})
 	}
 	return nil
+}
+
+// hashRow returns the hash of a row's values, each with its length.
+func hashRow(values []any) [sha256.Size]byte {
+	var text []byte
+	for _, v := range values {
+		one := fmt.Sprint(v)
+		text = binary.BigEndian.AppendUint64(text, uint64(len(one)))
+		text = append(text, one...)
+	}
+	return sha256.Sum256(text)
 }
 
 // pointed returns what was scanned.
