@@ -245,6 +245,32 @@ func TestViolationsAreReadAsTheyAreJudgedNow(t *testing.T) {
 	}
 }
 
+// What a block that is not complete has written so far is not looked at.
+func TestLaterBlocksAreNotLookedAt(t *testing.T) {
+	tb := newTables(t)
+	r := burst(t, "count")
+	e := detect.NewEngine(tb.store, []*detect.Rule{r})
+	tb.add(1, record("K", 1, "a"), record("K", 2, "a"))
+	tb.add(2, record("K", 3, "a"))
+	if found, err := e.EvaluateBlocks(t.Context(), 1, 1); err != nil || len(found) != 0 {
+		t.Errorf("block 1 alone: got %v and %v, want nothing", found, err)
+	}
+	if found, err := e.EvaluateBlocks(t.Context(), 2, 2); err != nil || summary(found) != "1-3:3" {
+		t.Errorf("block 2: got %q and %v, want 1-3:3", summary(found), err)
+	}
+}
+
+// A window reaches back over the beginning of a span into records of older blocks.
+func TestWindowReachesBackOverTheBeginningOfItsSpan(t *testing.T) {
+	tb := newTables(t)
+	e := detect.NewEngine(tb.store, []*detect.Rule{burst(t, "count")})
+	tb.add(1, record("K", 595, "a"), record("K", 598, "a"))
+	tb.add(2, record("K", 601, "a"))
+	if found, err := e.EvaluateBlocks(t.Context(), 2, 2); err != nil || summary(found) != "595-601:3" {
+		t.Errorf("got %q and %v, want 595-601:3", summary(found), err)
+	}
+}
+
 // A rule over several sources sees them as one set.
 func TestSourcesAreOneSet(t *testing.T) {
 	tb := newTables(t)
