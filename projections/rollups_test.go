@@ -2,6 +2,7 @@ package projections_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,9 +16,10 @@ import (
 // which hours are clean and whether every rollup is the sum of its uses.
 func TestRollupsFollowLateRecords(t *testing.T) {
 	s := newStory(newStores(t), 21)
-	at := now()
+	began := now()
+	var later atomic.Int64 // By how much the roller's clock is ahead.
 	roller, err := projections.NewRoller(projections.RollerConfig{
-		Store: s.store, Now: func() time.Time { return at }, Metrics: newMetrics(t), Logger: clickhousetest.Logger(t),
+		Store: s.store, Now: func() time.Time { return began.Add(time.Duration(later.Load())) }, Metrics: newMetrics(t), Logger: clickhousetest.Logger(t),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +42,7 @@ func TestRollupsFollowLateRecords(t *testing.T) {
 	if r := s.mustBeExact(); r.Hours != 0 || r.HoursDirty == 0 {
 		t.Errorf("%d clean and %d dirty hours before any rollup", r.Hours, r.HoursDirty)
 	}
-	at = at.Add(3 * time.Second)
+	later.Add(int64(3 * time.Second))
 	roll(true)
 	roll(false) // Nothing is left.
 	clean := s.mustBeExact()
@@ -52,7 +54,7 @@ func TestRollupsFollowLateRecords(t *testing.T) {
 	if r := s.mustBeExact(); r.HoursDirty != 1 {
 		t.Errorf("%d hours are dirty after one late record, want 1", r.HoursDirty)
 	}
-	at = at.Add(3 * time.Second)
+	later.Add(int64(3 * time.Second))
 	roll(true)
 	if r := s.mustBeExact(); r.HoursDirty != 0 || r.Hours != clean.Hours {
 		t.Errorf("%d clean and %d dirty hours after the second rollup", r.Hours, r.HoursDirty)
