@@ -3,6 +3,7 @@ package projections
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Column is one column of [Rows]: its name and its values, a slice of one of the
@@ -121,10 +122,9 @@ func (d *dict) boxed(s string) any {
 	if d.boxes == nil || len(d.boxes) >= dictMax {
 		d.boxes = make(map[string]any)
 	}
-	// The text is cloned by boxing a copy: s may share memory with a whole batch.
-	clone := string([]byte(s))
-	var b any = clone
-	d.boxes[clone] = b
+	s = strings.Clone(s) // It may share memory with a whole batch.
+	var b any = s
+	d.boxes[s] = b
 	return b
 }
 

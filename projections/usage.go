@@ -2,11 +2,18 @@ package projections
 
 import (
 	"net/netip"
+	"strings"
 
 	"example.com/keytrail/domain"
 )
 
 const tableUsage = "usage"
+
+// place is what a source text says: its address and network.
+type place struct {
+	address netip.Addr
+	network string
+}
 
 // usageRows are the rows of table usage: one for each use, in the order of its
 // batch.
@@ -21,11 +28,8 @@ type usageRows struct {
 	address                                                    []netip.Addr
 	labels                                                     []map[string]string
 
-	// resolved is the address and network of the source text resolvedOf: a caller's
-	// uses mostly come from one place.
-	resolvedOf string
-	resolved   netip.Addr
-	resolvedIn string
+	// resolved are the addresses of source texts seen, kept from block to block.
+	resolved map[string]place
 }
 
 // append adds the uses of one batch as rows of block and returns their size in
@@ -78,11 +82,16 @@ func (r *usageRows) add(u *domain.Use) int {
 const usageRowBytes = 27 * 16
 
 func (r *usageRows) addAddress(u *domain.Use) {
-	if !r.resolved.IsValid() || u.Source != r.resolvedOf {
-		r.resolvedOf, r.resolved, r.resolvedIn = u.Source, address(u.Source), u.Network()
+	p, ok := r.resolved[u.Source]
+	if !ok {
+		if r.resolved == nil || len(r.resolved) >= dictMax {
+			r.resolved = make(map[string]place)
+		}
+		p = place{address: address(u.Source), network: u.Network()}
+		r.resolved[strings.Clone(u.Source)] = p
 	}
-	r.address = append(r.address, r.resolved)
-	r.network.add(r.resolvedIn)
+	r.address = append(r.address, p.address)
+	r.network.add(p.network)
 }
 
 func (r *usageRows) rows() Rows {
@@ -132,5 +141,4 @@ func (r *usageRows) reset() {
 	r.position, r.block, r.bytes = r.position[:0], r.block[:0], r.bytes[:0]
 	r.idx, r.asn, r.latency = r.idx[:0], r.asn[:0], r.latency[:0]
 	r.status, r.address = r.status[:0], r.address[:0]
-	r.resolvedOf, r.resolved = "", netip.Addr{}
 }
