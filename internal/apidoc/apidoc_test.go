@@ -74,7 +74,7 @@ func TestDocumentDescribesParametersAnswersAndRefusals(t *testing.T) {
 		t.Errorf("openapi = %q, want 3.1", doc.Openapi)
 	}
 	op := doc.Paths["/v1/things/{id}"]["get"]
-	var got []string
+	got := make([]string, 0, len(op.Parameters))
 	for _, p := range op.Parameters {
 		got = append(got, p.In+" "+p.Name)
 		if p.Name == "limit" && p.Schema["maximum"] != float64(1000) {
