@@ -126,7 +126,7 @@ func (d *Detector) Run(ctx context.Context) error {
 	for {
 		err := d.follow(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // That ctx ends is no error.
 		}
 		d.cfg.Logger.WarnContext(ctx, "detector is interrupted, trying again", slog.Any("error", err))
 		pause := time.NewTimer(d.cfg.RetryAfter)

@@ -246,7 +246,7 @@ func checkFindings(t *testing.T, log *detectorMemLog) []domain.Finding {
 			t.Fatal(err)
 		}
 		var after domain.Finding
-		switch e := rec.Event.(type) {
+		switch e := rec.Event.(type) { //nolint:gochecksumtype // All others are faults here.
 		case domain.FindingOpened:
 			after = e.After
 			if raw.Revision != 0 {
@@ -270,7 +270,7 @@ func checkFindings(t *testing.T, log *detectorMemLog) []domain.Finding {
 		}
 		last[raw.Stream], effective[raw.Stream] = after, rec.Meta.EffectiveAt
 	}
-	var out []domain.Finding
+	out := make([]domain.Finding, 0, len(order))
 	for _, s := range order {
 		out = append(out, last[s])
 	}

@@ -122,7 +122,7 @@ func findingOf(raw eventlog.Raw) (domain.Finding, error) {
 }
 
 func findingIn(e domain.Event) (domain.Finding, bool) {
-	switch e := e.(type) { //nolint:gochecksumtype,exhaustive // Only these carry findings.
+	switch e := e.(type) { //nolint:gochecksumtype // Only these carry findings.
 	case domain.FindingOpened:
 		return e.After, true
 	case domain.FindingExtended:
@@ -133,10 +133,9 @@ func findingIn(e domain.Event) (domain.Finding, bool) {
 
 // contentID names what a finding says: two with the same one need not be compared.
 func contentID(f domain.Finding) domain.EventID {
-	parts := []string{
-		f.ID.String(), strconv.FormatUint(f.Count, 10),
-		strconv.FormatInt(f.FirstSeen.UnixMilli(), 10), strconv.FormatInt(f.LastSeen.UnixMilli(), 10),
-	}
+	parts := make([]string, 0, 4+2*len(f.Evidence))
+	parts = append(parts, f.ID.String(), strconv.FormatUint(f.Count, 10),
+		strconv.FormatInt(f.FirstSeen.UnixMilli(), 10), strconv.FormatInt(f.LastSeen.UnixMilli(), 10))
 	for _, e := range f.Evidence {
 		parts = append(parts, strconv.FormatUint(e.Position, 10), strconv.FormatUint(uint64(e.Index), 10))
 	}

@@ -12,6 +12,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"io/fs"
+	"maps"
 	"net/http"
 	"path"
 	"slices"
@@ -34,12 +35,7 @@ type file struct {
 
 // Paths returns the paths that [Handler] serves.
 func Paths() []string {
-	var out []string
-	for p := range files() {
-		out = append(out, p)
-	}
-	slices.Sort(out)
-	return out
+	return slices.Sorted(maps.Keys(files()))
 }
 
 // Handler serves the console's files at [Paths], and 404 elsewhere. Browsers may keep

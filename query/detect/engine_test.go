@@ -25,13 +25,13 @@ type tables struct {
 	store *clickhouse.Store
 }
 
-func newTables(t testing.TB) *tables {
-	t.Helper()
-	store := clickhousetest.Store(t)
-	if err := store.Migrate(t.Context(), projections.Schema()); err != nil {
-		t.Fatal(err)
+func newTables(tb testing.TB) *tables {
+	tb.Helper()
+	store := clickhousetest.Store(tb)
+	if err := store.Migrate(tb.Context(), projections.Schema()); err != nil {
+		tb.Fatal(err)
 	}
-	return &tables{t: t, store: store}
+	return &tables{t: tb, store: store}
 }
 
 func (tb *tables) insert(table string, columns []string, rows [][]any) {
@@ -98,8 +98,7 @@ func mustParse(t interface{ Fatal(...any) }, text string) *detect.Rule {
 // condition.
 func TestFiltersJudgeRowsAndRecordsAlike(t *testing.T) {
 	tb := newTables(t)
-	var records []detect.Record
-	for i, r := range []detect.Record{
+	records := []detect.Record{
 		{Action: "s3:GetObject", Access: "read", Outcome: "success", Status: 200, Target: "arn:aws:s3:::Trail_1"},
 		{Action: "s3:PutObject", Access: "write", Outcome: "failure", Status: 403, Error: "AccessDenied"},
 		{Action: "iam.key.create", Outcome: "", Status: 404},
@@ -107,10 +106,11 @@ func TestFiltersJudgeRowsAndRecordsAlike(t *testing.T) {
 		{Action: "iam.key.list", Outcome: "", Labels: map[string]string{"invoked_by": "svc", "a.b": "x"}},
 		{Action: `odd "quoted" \ 100% _x`, Agent: "Größe ABC", Address: "10.0.0.1", Region: "eu"},
 		{Action: "", Labels: map[string]string{"invoked_by": ""}},
-	} {
+	}
+	for i := range records {
+		r := &records[i]
 		r.Source, r.Group = detect.Usage, detect.Group{Account: "a", Key: domain.KeyID(fmt.Sprint("key-", i)), Identity: "me"}
 		r.ID, r.Position, r.Time = fmt.Sprint("use-", i), uint64(i+1), epoch
-		records = append(records, r)
 	}
 	tb.add(1, records...)
 	tests := []string{

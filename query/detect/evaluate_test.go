@@ -45,7 +45,7 @@ func burst(t interface{ Fatal(...any) }, shape string) *detect.Rule {
 
 func TestEvaluateFindsExactlyTheRecordsInMetWindows(t *testing.T) {
 	at := func(seconds ...int) []detect.Record {
-		var out []detect.Record
+		out := make([]detect.Record, 0, len(seconds))
 		for _, n := range seconds {
 			out = append(out, record("K", n, fmt.Sprintf("act-%d", n)))
 		}
@@ -88,7 +88,7 @@ func TestEvaluateFindsExactlyTheRecordsInMetWindows(t *testing.T) {
 }
 
 func summary(found []domain.Finding) string {
-	var out []string
+	out := make([]string, 0, len(found))
 	for _, f := range found {
 		out = append(out, fmt.Sprintf("%d-%d:%d", int(f.FirstSeen.Sub(epoch).Seconds()), int(f.LastSeen.Sub(epoch).Seconds()), f.Count))
 	}
@@ -98,8 +98,9 @@ func summary(found []domain.Finding) string {
 // The id names the earliest record of the window that opened the case, and nothing
 // that came after it.
 func TestFindingIsNamedForTheWindowThatOpenedIt(t *testing.T) {
-	var records []detect.Record
-	for _, n := range []int{0, 20, 40, 41, 42, 50} { // 3 within 10 s at 42; then the wide window reaches back to 0.
+	seconds := []int{0, 20, 40, 41, 42, 50}
+	records := make([]detect.Record, 0, len(seconds))
+	for _, n := range seconds { // At 42 both windows are met; the wide one reaches back to 0.
 		records = append(records, record("K", n, "a"))
 	}
 	found, err := burst(t, "count").Evaluate(records)
@@ -117,9 +118,9 @@ func TestFindingIsNamedForTheWindowThatOpenedIt(t *testing.T) {
 }
 
 func TestFindingListsTheFirstEvidenceAndCountsAll(t *testing.T) {
-	var records []detect.Record
-	for i := range 500 {
-		records = append(records, record("K", i, "a"))
+	records := make([]detect.Record, 500)
+	for i := range records {
+		records[i] = record("K", i, "a")
 	}
 	found, err := burst(t, "count").Evaluate(records)
 	if err != nil || len(found) != 1 {

@@ -39,7 +39,8 @@ func Builtin() fs.FS {
 // refused. All that is wrong is reported at once.
 func Load(base fs.FS, overrides ...fs.FS) ([]*Rule, error) {
 	l := loader{rules: map[string]ruleSource{}, settings: map[string]settingFile{}}
-	errs := []error{l.folder(base, false)}
+	errs := make([]error, 0, 1+len(overrides))
+	errs = append(errs, l.folder(base, false))
 	for _, o := range overrides {
 		errs = append(errs, l.folder(o, true))
 	}

@@ -123,7 +123,7 @@ func labelsOf(f domain.Finding, label map[string]string) string {
 	for _, e := range f.Evidence {
 		n[label[e.EventID]]++
 	}
-	var out []string
+	out := make([]string, 0, len(n))
 	for l, c := range n {
 		out = append(out, fmt.Sprintf("%s=%d", l, c))
 	}

@@ -177,9 +177,9 @@ func TestParametersReachTheRuleAsValuesOnly(t *testing.T) {
 	text := strings.Replace(plain, `action = "x"`, "action = ${names}", 1)
 	text = strings.Replace(text, "n: {default: 2}", "n: {default: 2}, names: {default: [x]}", 1)
 	use := func(action string, n int) []detect.Record {
-		var out []detect.Record
-		for i := range n {
-			out = append(out, record("K", i, action))
+		out := make([]detect.Record, n)
+		for i := range out {
+			out[i] = record("K", i, action)
 		}
 		return out
 	}

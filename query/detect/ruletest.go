@@ -71,7 +71,7 @@ func (r *Rule) Test() error {
 func (t ruleTest) run(r *Rule) error {
 	var records []Record
 	for i, line := range t.Records {
-		more, err := line.records(uint64(i) + 1) //nolint:gosec // A small index.
+		more, err := line.records(uint64(i) + 1)
 		if err != nil {
 			return fmt.Errorf("record %d: %w", i+1, err)
 		}
@@ -114,7 +114,7 @@ func (l testRecord) records(position uint64) ([]Record, error) {
 	for i := range out {
 		rec := l.record()
 		rec.ID = strconv.FormatUint(position, 10) + "-" + strconv.Itoa(i)
-		rec.Position, rec.Index = position, uint32(i) //nolint:gosec // Bounded by repeatMax.
+		rec.Position, rec.Index = position, uint32(i)
 		rec.Time = testEpoch().Add(at + time.Duration(i)*every)
 		if len(l.Actions) > 0 {
 			rec.Action = l.Actions[i%len(l.Actions)]

@@ -62,7 +62,7 @@ func (t table) newest(q clickhouse.Select) clickhouse.Select {
 // rowsQuery returns the matching rows of all sources of r, within what limit says for
 // each. Its columns are those that run reads.
 func (r *Rule) rowsQuery(limit func(table) clickhouse.Select) clickhouse.Query {
-	var union clickhouse.UnionAll
+	union := make(clickhouse.UnionAll, 0, len(r.sources))
 	for _, source := range slices.Sorted(maps.Keys(r.sources)) {
 		t := tableOf(source)
 		q := limit(t)
