@@ -526,6 +526,9 @@ func TestOldHistoryOfASlotIsNotReadAndABatchIsForgottenAfterSevenDays(t *testing
 	}
 	now = now.Add(2 * 24 * time.Hour)
 	record(t, newUsage(t, log, with), "b1", lines("b", 1))
+	if n := len(usesIn(t, log, "client")); n != 2 {
+		t.Errorf("%d uses", n)
+	}
 }
 
 func TestLargeRecordsAreCutIntoEventsThatFit(t *testing.T) {

@@ -95,11 +95,13 @@ func (w *slotWriter) load(ctx context.Context, floor uint64) error {
 			return fmt.Errorf("read %s backwards: %w", w.stream, err)
 		}
 		for _, raw := range page {
-			if now.Sub(raw.RecordedAt) > batchMemory && raw.Position <= floor {
+			// The newest is taken however old it is: it is where the slot ends.
+			newest := w.lastAt.IsZero()
+			if !newest && now.Sub(raw.RecordedAt) > batchMemory && raw.Position <= floor {
 				done = true // Nothing older matters.
 				break
 			}
-			group, err := w.take(raw, w.lastAt.IsZero())
+			group, err := w.take(raw, newest)
 			if err != nil {
 				return err
 			}
@@ -144,6 +146,16 @@ func (w *slotWriter) follow(ctx context.Context) error {
 	}
 }
 
+// batch returns the state of a batch, a new one where nothing of it is known.
+func (w *slotWriter) batch(key batchKey) *batchState {
+	state := w.batches[key]
+	if state == nil {
+		state = &batchState{}
+		w.batches[key] = state
+	}
+	return state
+}
+
 // take remembers one event of the slot; newest says that it is the last one known.
 func (w *slotWriter) take(raw eventlog.Raw, newest bool) (recentGroup, error) {
 	rec, err := eventlog.Decode(raw)
@@ -157,13 +169,9 @@ func (w *slotWriter) take(raw eventlog.Raw, newest bool) (recentGroup, error) {
 	if !ok {
 		return recentGroup{}, fmt.Errorf("follow slot: a %s stands at %s@%d", raw.Type, raw.Stream, raw.Revision)
 	}
-	key := batchKey{caller: e.Batch.Caller, batch: e.Batch.Batch}
-	state := w.batches[key]
-	if state == nil {
-		state = &batchState{}
-		w.batches[key] = state
+	if w.now().Sub(raw.RecordedAt) <= batchMemory {
+		w.batch(batchKey{caller: e.Batch.Caller, batch: e.Batch.Batch}).merge(e.Batch, raw.Position, raw.RecordedAt)
 	}
-	state.merge(e.Batch, raw.Position, raw.RecordedAt)
 	group := recentGroup{position: raw.Position}
 	if raw.Position <= w.recent.floor || w.known == nil {
 		return group, nil

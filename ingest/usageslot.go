@@ -252,12 +252,7 @@ func (w *slotWriter) applied(p plan, at eventlog.Appended) {
 	for _, s := range p.steps {
 		key := s.chunk.batch
 		if s.header != nil {
-			state := w.batches[key]
-			if state == nil {
-				state = &batchState{}
-				w.batches[key] = state
-			}
-			state.merge(*s.header, at.Position, now)
+			w.batch(key).merge(*s.header, at.Position, now)
 			// The position of an earlier event of the group is not known; a later one only
 			// keeps the ids longer.
 			w.recent.add(at.Position, s.keys)
