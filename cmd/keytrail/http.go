@@ -25,7 +25,8 @@ func (a *app) buildHTTP() error {
 	reads, err := query.New(query.Config{
 		Store: a.stores.tables, Progress: a.tracker, Projections: positions{a.tracker, a.detector}, Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
-		Others: []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: time.Now, Logger: a.log.With("component", "query"),
+		Poisoned: func() uint64 { return a.tracker.Status().Poisoned },
+		Others:   []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: time.Now, Logger: a.log.With("component", "query"),
 	})
 	if err != nil {
 		return err

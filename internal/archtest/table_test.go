@@ -40,6 +40,7 @@ var allowed = map[string][]string{
 	"domain": {},
 	"ingest": {
 		"domain",
+		"internal/apidoc",
 		"internal/auth",
 		"internal/cloudtrail",
 		"internal/eventlog",
@@ -146,7 +147,7 @@ var allowed = map[string][]string{
 		"github.com/gin-gonic/gin",
 	},
 	"internal/keystore": {},
-	"internal/launch":   {},
+	"internal/launch": {},
 	"internal/obs": {
 		"github.com/prometheus/client_golang/prometheus",
 		"github.com/prometheus/client_golang/prometheus/collectors",
