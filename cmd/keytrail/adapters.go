@@ -9,6 +9,7 @@ import (
 	"example.com/keytrail/domain"
 	"example.com/keytrail/ingest"
 	"example.com/keytrail/internal/auth"
+	"example.com/keytrail/internal/eventlog"
 	"example.com/keytrail/internal/keystore"
 	"example.com/keytrail/projections"
 	"example.com/keytrail/query"
@@ -53,18 +54,24 @@ func (w waiter) Wait(ctx context.Context, position uint64) (uint64, error) {
 
 // positions reports how far the tables and the detector are.
 type positions struct {
+	log      *eventlog.Log
 	tracker  *projections.Tracker
 	detector *ingest.Detector
 }
 
-// Projections implements [query.Projections].
-func (p positions) Projections(context.Context) ([]query.ProjectionStatus, error) {
+// Projections implements [query.Projections]. The head is read from the log at the moment
+// of the question: who waits for it waits for all that was acknowledged before.
+func (p positions) Projections(ctx context.Context) ([]query.ProjectionStatus, error) {
+	head, err := p.log.Head(ctx, []string{domain.EvidencePrefix})
+	if err != nil {
+		return nil, fmt.Errorf("read the end of the log: %w", err)
+	}
 	s := p.tracker.Status()
 	tables := query.ProjectionStatus{
-		Name: "tables", Block: number(s.Block), Position: number(s.Position), Head: number(s.Head),
+		Name: "tables", Block: number(s.Block), Position: number(s.Position), Head: number(head),
 		LagSeconds: s.Lag.Seconds(), Poisoned: s.Poisoned,
 	}
-	detector := query.ProjectionStatus{Name: "detector", Block: number(p.detector.Evaluated()), Position: number(s.Position), Head: number(s.Head)}
+	detector := query.ProjectionStatus{Name: "detector", Block: number(p.detector.Evaluated()), Position: number(s.Position), Head: number(head)}
 	return []query.ProjectionStatus{tables, detector}, nil
 }
 

@@ -45,7 +45,7 @@ func newEngineChild() *cobra.Command {
 		Use: engine.Subcommand, Hidden: true, DisableFlagParsing: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
 		RunE: func(_ *cobra.Command, args []string) error {
-			os.Exit(engine.RunChild(args)) //nolint:revive // The child's main function: nothing of ours is open.
+			os.Exit(engine.RunChild(args)) // The child's main function: nothing of ours is open.
 			return nil
 		},
 	}

@@ -23,7 +23,7 @@ func (a *app) buildHTTP() error {
 	})
 	uploads, check := ingest.UploadRoutes(a.usage, a.importer), apidoc.Table{a.verifyRoute()}
 	reads, err := query.New(query.Config{
-		Store: a.stores.tables, Progress: a.tracker, Projections: positions{a.tracker, a.detector}, Access: a.access,
+		Store: a.stores.tables, Progress: a.tracker, Projections: positions{a.stores.log, a.tracker, a.detector}, Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
 		Poisoned: func() uint64 { return a.tracker.Status().Poisoned },
 		Others:   []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: time.Now, Logger: a.log.With("component", "query"),

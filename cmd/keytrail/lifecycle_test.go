@@ -96,7 +96,7 @@ func TestIBMsGoSDKManagesKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	created, resp, err := sdk.CreateAPIKey(&iamidentityv1.CreateAPIKeyOptions{Name: core.StringPtr("sdk-key"), IamID: &iam, AccountID: &account, Description: core.StringPtr("from the SDK")})
+	created, resp, err := sdk.CreateAPIKey(&iamidentityv1.CreateAPIKeyOptions{Name: new("sdk-key"), IamID: &iam, AccountID: &account, Description: new("from the SDK")})
 	if err != nil || resp.StatusCode != http.StatusCreated || created.Apikey == nil || *created.Apikey == "" {
 		t.Fatalf("create: %v %v, want 201 with the secret", resp, err)
 	}
@@ -107,16 +107,16 @@ func TestIBMsGoSDKManagesKeys(t *testing.T) {
 	if !slices.ContainsFunc(list.Apikeys, func(k iamidentityv1.APIKey) bool { return *k.ID == *created.ID }) {
 		t.Error("list straight after create does not hold the new key")
 	}
-	got, _, err := sdk.GetAPIKey(&iamidentityv1.GetAPIKeyOptions{ID: created.ID, IncludeHistory: core.BoolPtr(true)})
+	got, _, err := sdk.GetAPIKey(&iamidentityv1.GetAPIKeyOptions{ID: created.ID, IncludeHistory: new(true)})
 	if err != nil || *got.Name != "sdk-key" || (got.Apikey != nil && *got.Apikey != "") || len(got.History) != 1 {
 		t.Errorf("get = %+v, %v, want the key without its secret and one line of history", got, err)
 	}
 	stale := *created.EntityTag
-	fresh, _, err := sdk.UpdateAPIKey(&iamidentityv1.UpdateAPIKeyOptions{ID: created.ID, IfMatch: &stale, Name: core.StringPtr("renamed")})
+	fresh, _, err := sdk.UpdateAPIKey(&iamidentityv1.UpdateAPIKeyOptions{ID: created.ID, IfMatch: &stale, Name: new("renamed")})
 	if err != nil || *fresh.Name != "renamed" || *fresh.Description != "from the SDK" {
 		t.Fatalf("update with the fresh tag: %+v, %v", fresh, err)
 	}
-	if _, resp, err := sdk.UpdateAPIKey(&iamidentityv1.UpdateAPIKeyOptions{ID: created.ID, IfMatch: &stale, Name: core.StringPtr("lost")}); err == nil || (resp.StatusCode != 409 && resp.StatusCode != 412) {
+	if _, resp, err := sdk.UpdateAPIKey(&iamidentityv1.UpdateAPIKeyOptions{ID: created.ID, IfMatch: &stale, Name: new("lost")}); err == nil || (resp.StatusCode != 409 && resp.StatusCode != 412) {
 		t.Errorf("update with a stale tag: %v %v, want a refusal", resp, err)
 	}
 	if _, err := sdk.LockAPIKey(&iamidentityv1.LockAPIKeyOptions{ID: created.ID}); err != nil {

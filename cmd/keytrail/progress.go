@@ -16,7 +16,7 @@ type progress struct{ w io.Writer }
 // terminal reports whether a person is watching.
 func (p progress) terminal() bool {
 	f, ok := p.w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // A file descriptor is small.
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // bytes returns a function that takes the bytes done and to do, and one that ends the

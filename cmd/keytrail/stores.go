@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -52,8 +53,8 @@ type stores struct {
 // Close ends the stores, the last opened first.
 func (s *stores) Close() error {
 	var errs []error
-	for i := len(s.close) - 1; i >= 0; i-- {
-		errs = append(errs, s.close[i]())
+	for _, end := range slices.Backward(s.close) {
+		errs = append(errs, end())
 	}
 	return errors.Join(errs...)
 }

@@ -53,7 +53,7 @@ type torture struct {
 
 func TestNothingAcknowledgedIsLostOrDoubledUnderKills(t *testing.T) {
 	kills := int(envInt(t, "KEYTRAIL_TORTURE_KILLS", tortureKillsDefault))
-	seed := uint64(envInt(t, "KEYTRAIL_TORTURE_SEED", time.Now().UnixNano())) //nolint:gosec // Any number will do.
+	seed := uint64(envInt(t, "KEYTRAIL_TORTURE_SEED", time.Now().UnixNano()))
 	t.Logf("KEYTRAIL_TORTURE_SEED=%d", seed)
 	tt := &torture{system: newSystem(t, "--listen", freeAddress(t)), seed: seed}
 	tt.api.Store(tt.system.api)
@@ -61,10 +61,10 @@ func TestNothingAcknowledgedIsLostOrDoubledUnderKills(t *testing.T) {
 	defer cancel()
 	var wg sync.WaitGroup
 	for i, work := range []func(context.Context, *rand.Rand){tt.importing, tt.importing, tt.using, tt.commanding, tt.commanding} {
-		rng := rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // Chance, not secrets.
+		rng := rand.New(rand.NewPCG(seed, uint64(i)))
 		wg.Go(func() { work(ctx, rng) })
 	}
-	rng := rand.New(rand.NewPCG(seed, 99)) //nolint:gosec // Chance, not secrets.
+	rng := rand.New(rand.NewPCG(seed, 99))
 	for n := range kills {
 		tt.killOnce(rng, n)
 	}
