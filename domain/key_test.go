@@ -16,8 +16,6 @@ import (
 func owner() domain.Initiator  { return domain.Initiator{IAMID: "User-1", Account: "acct1"} }
 func system() domain.Initiator { return domain.Initiator{IAMID: domain.SystemIAMID} }
 
-func ptr[T any](v T) *T { return &v }
-
 func createDemo() domain.CreateKey {
 	return domain.CreateKey{
 		ID: "ApiKey-1", Account: "acct1", IAMID: "User-1", Kind: domain.KindUser, Name: "demo-key",
@@ -152,8 +150,8 @@ func TestUpdateRecordsOldAndNewAndEmptyClears(t *testing.T) {
 	c.ExpiresAt, c.Description = "2027-01-31T23:59+0000", "old"
 	k := given(t, c)
 	events, err := k.Decide(domain.UpdateKey{
-		IfMatch: "*", Name: ptr("new"), Description: ptr(""), ExpiresAt: ptr(""), ActionOnLeak: ptr(domain.LeakNone),
-		SupportSessions: ptr(true), By: owner(), At: t0.Add(time.Minute),
+		IfMatch: "*", Name: new("new"), Description: new(""), ExpiresAt: new(""), ActionOnLeak: new(domain.LeakNone),
+		SupportSessions: new(true), By: owner(), At: t0.Add(time.Minute),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +180,7 @@ func TestAnExpiredKeyCanBeRenamedWithItsOldExpiry(t *testing.T) {
 	c := createDemo()
 	c.ExpiresAt = "2026-03-01T13:00+0000"
 	events, err := given(t, c).Decide(domain.UpdateKey{
-		IfMatch: "*", Name: ptr("x"), ExpiresAt: ptr("2026-03-01T13:00+0000"), By: owner(), At: t0.AddDate(0, 1, 0),
+		IfMatch: "*", Name: new("x"), ExpiresAt: new("2026-03-01T13:00+0000"), By: owner(), At: t0.AddDate(0, 1, 0),
 	})
 	if err != nil || len(events) != 1 {
 		t.Errorf("sending back what was read: %v, %v", events, err)
@@ -252,7 +250,7 @@ func drawCommand(t *rapid.T, now time.Time) domain.KeyCommand {
 	by := rapid.SampledFrom([]domain.Initiator{owner(), system()}).Draw(t, "by")
 	switch rapid.IntRange(0, 6).Draw(t, "command") {
 	case 0:
-		return domain.UpdateKey{IfMatch: "*", Name: ptr(rapid.SampledFrom([]string{"a", "b", ""}).Draw(t, "name")), By: by, At: now}
+		return domain.UpdateKey{IfMatch: "*", Name: new(rapid.SampledFrom([]string{"a", "b", ""}).Draw(t, "name")), By: by, At: now}
 	case 1:
 		return domain.LockKey{By: by, At: now}
 	case 2:

@@ -124,14 +124,13 @@ func (r *importing) parse(ctx context.Context, b *block) (observations, error) {
 	var order []*chunk
 	facts := newFactSet()
 	for n := range b.len() {
-		no := b.first + uint64(n) //nolint:gosec // An index.
+		no := b.first + uint64(n)
 		line := bytes.TrimSpace(b.line(n))
 		if len(line) == 0 && !b.tooLong(n) {
 			continue
 		}
 		o, position, err := r.observe(ctx, line, b.tooLong(n))
-		var refusal *lineError
-		if errors.As(err, &refusal) {
+		if refusal, ok := errors.AsType[*lineError](err); ok {
 			out.rejected = append(out.rejected, RejectedLine{Line: no + 1, Error: refusal.Error()})
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -189,10 +190,8 @@ func (h *KeyAPI) listQuery(c *gin.Context) (ListKeysQuery, bool, error) {
 }
 
 func oneOf(field, value string, allowed []string) error {
-	for _, a := range allowed {
-		if value == a {
-			return nil
-		}
+	if slices.Contains(allowed, value) {
+		return nil
 	}
 	return domain.Errorf(domain.Invalid, "has an unknown value").WithField(field).WithMessageCode("invalid_" + field)
 }

@@ -41,9 +41,9 @@ func TestIBMsSDKWorks(t *testing.T) {
 	owner, account := string(n.boot.Owner), string(n.boot.Account)
 
 	created, resp, err := client.CreateAPIKeyWithContext(t.Context(), &iamidentityv1.CreateAPIKeyOptions{
-		Name: core.StringPtr("sdk-key"), IamID: &owner, AccountID: &account, Description: core.StringPtr("made by the SDK"),
-		ActionWhenLeaked: core.StringPtr("delete"), ExpiresAt: core.StringPtr("2099-01-31T23:59+0000"), SupportSessions: core.BoolPtr(true),
-		EntityLock: core.StringPtr("false"), EntityDisable: core.StringPtr("false"), StoreValue: core.BoolPtr(false),
+		Name: new("sdk-key"), IamID: &owner, AccountID: &account, Description: new("made by the SDK"),
+		ActionWhenLeaked: new("delete"), ExpiresAt: new("2099-01-31T23:59+0000"), SupportSessions: new(true),
+		EntityLock: new("false"), EntityDisable: new("false"), StoreValue: new(false),
 	})
 	wantStatus(t, "create", 201, resp, err)
 	if *created.Apikey == "" || *created.Locked || *created.Disabled || *created.ExpiresAt != "2099-01-31T23:59+0000" ||
@@ -56,7 +56,7 @@ func TestIBMsSDKWorks(t *testing.T) {
 	}
 
 	got, resp, err := client.GetAPIKeyWithContext(t.Context(), &iamidentityv1.GetAPIKeyOptions{
-		ID: created.ID, IncludeHistory: core.BoolPtr(true), IncludeActivity: core.BoolPtr(true),
+		ID: created.ID, IncludeHistory: new(true), IncludeActivity: new(true),
 	})
 	wantStatus(t, "get", 200, resp, err)
 	if *got.Apikey != "" || *got.EntityTag != *created.EntityTag || len(got.History) != 1 || *got.Activity.AuthnCount != 3 {
@@ -77,7 +77,7 @@ func TestIBMsSDKWorks(t *testing.T) {
 	}
 
 	update := func(tag, name string) (*iamidentityv1.APIKey, *core.DetailedResponse, error) {
-		return client.UpdateAPIKeyWithContext(t.Context(), &iamidentityv1.UpdateAPIKeyOptions{ID: created.ID, IfMatch: &tag, Name: &name, Description: core.StringPtr("")})
+		return client.UpdateAPIKeyWithContext(t.Context(), &iamidentityv1.UpdateAPIKeyOptions{ID: created.ID, IfMatch: &tag, Name: &name, Description: new("")})
 	}
 	updated, resp, err := update(*created.EntityTag, "renamed")
 	wantStatus(t, "update with the tag of now", 200, resp, err)
@@ -120,7 +120,7 @@ func TestIBMsSDKMakesServiceIDsAndTheirKeys(t *testing.T) {
 	client := n.sdk()
 	account := string(n.boot.Account)
 	svc, resp, err := client.CreateServiceIDWithContext(t.Context(), &iamidentityv1.CreateServiceIDOptions{
-		AccountID: &account, Name: core.StringPtr("ci"), Description: core.StringPtr("builds"),
+		AccountID: &account, Name: new("ci"), Description: new("builds"),
 	})
 	wantStatus(t, "create", 201, resp, err)
 	got, resp, err := client.GetServiceIDWithContext(t.Context(), &iamidentityv1.GetServiceIDOptions{ID: svc.ID})
@@ -128,7 +128,7 @@ func TestIBMsSDKMakesServiceIDsAndTheirKeys(t *testing.T) {
 	if *got.Name != "ci" || *got.IamID != "iam-"+*svc.ID || *got.AccountID != account {
 		t.Errorf("got %+v", got)
 	}
-	key, resp, err := client.CreateAPIKeyWithContext(t.Context(), &iamidentityv1.CreateAPIKeyOptions{Name: core.StringPtr("ci-key"), IamID: svc.IamID})
+	key, resp, err := client.CreateAPIKeyWithContext(t.Context(), &iamidentityv1.CreateAPIKeyOptions{Name: new("ci-key"), IamID: svc.IamID})
 	wantStatus(t, "create a key", 201, resp, err)
 	if *key.IamID != *svc.IamID || *key.AccountID != account {
 		t.Errorf("key %+v", key)

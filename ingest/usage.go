@@ -282,7 +282,7 @@ func (u *Usage) parse(ctx context.Context, up *upload, b *block) (parsed, error)
 	var rejected []RejectedLine
 	for i := range b.len() {
 		line := b.line(i)
-		no := b.first + uint64(i) //nolint:gosec // An index.
+		no := b.first + uint64(i)
 		var use *domain.Use
 		var err error
 		switch {

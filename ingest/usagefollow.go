@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,8 +117,8 @@ func (w *slotWriter) load(ctx context.Context, floor uint64) error {
 		next := page[len(page)-1].Revision - 1
 		from = &next
 	}
-	for i := len(groups) - 1; i >= 0; i-- {
-		w.recent.add(groups[i].position, groups[i].keys)
+	for _, g := range slices.Backward(groups) {
+		w.recent.add(g.position, g.keys)
 	}
 	w.synced = true
 	return nil

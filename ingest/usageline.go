@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -209,10 +210,8 @@ func (p *lineParser) oneOf(name string, v jsontext.Value, to *string, allowed ..
 	if err := p.text(name, v, to, useTextBytesMax); err != nil {
 		return err
 	}
-	for _, a := range allowed {
-		if *to == a {
-			return nil
-		}
+	if slices.Contains(allowed, *to) {
+		return nil
 	}
 	return fmt.Errorf("%s: must be one of %s", name, strings.Join(allowed, ", "))
 }

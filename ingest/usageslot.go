@@ -96,7 +96,7 @@ type slots struct {
 func slotOf(s string) int {
 	h := fnv.New64a()
 	h.Write([]byte(s))
-	return int(h.Sum64() % domain.UsageSlots) //nolint:gosec // At most 63.
+	return int(h.Sum64() % domain.UsageSlots)
 }
 
 func (s *slots) writer(class, of string) *slotWriter {

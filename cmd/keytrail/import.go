@@ -67,14 +67,14 @@ func printImport(out io.Writer, r *remote, report importclient.Report) error {
 		rate = float64(report.Records) / report.Elapsed.Seconds()
 	}
 	var text strings.Builder
-	text.WriteString(fmt.Sprintf("%d files (%d skipped, done before), %d records in %v (%.0f a second)\n%d new uses, %d repeated, %d malformed; %d facts about keys\n%d keys in %d accounts\n",
+	fmt.Fprintf(&text, "%d files (%d skipped, done before), %d records in %v (%.0f a second)\n%d new uses, %d repeated, %d malformed; %d facts about keys\n%d keys in %d accounts\n",
 		report.Files, report.Skipped, report.Records, report.Elapsed.Round(time.Millisecond), rate,
-		report.Uses, report.Repeated, report.Malformed, report.Facts, report.Keys, report.Accounts))
+		report.Uses, report.Repeated, report.Malformed, report.Facts, report.Keys, report.Accounts)
 	for _, m := range report.Examples {
-		text.WriteString(fmt.Sprintf("malformed: %v\n", m))
+		fmt.Fprintf(&text, "malformed: %v\n", m)
 	}
 	if more := report.Malformed - uint64(len(report.Examples)); more > 0 {
-		text.WriteString(fmt.Sprintf("and %d more malformed ones\n", more))
+		fmt.Fprintf(&text, "and %d more malformed ones\n", more)
 	}
 	if _, err := io.WriteString(out, text.String()); err != nil {
 		return fmt.Errorf("print report: %w", err)

@@ -147,7 +147,7 @@ var allowed = map[string][]string{
 		"github.com/gin-gonic/gin",
 	},
 	"internal/keystore": {},
-	"internal/launch": {},
+	"internal/launch":   {},
 	"internal/obs": {
 		"github.com/prometheus/client_golang/prometheus",
 		"github.com/prometheus/client_golang/prometheus/collectors",

@@ -91,6 +91,6 @@ func WithCaller(c *gin.Context, caller Caller) { c.Set(callerKey, caller) }
 // always somebody; elsewhere it is the zero Caller, who may do nothing.
 func CallerOf(c *gin.Context) Caller {
 	v, _ := c.Get(callerKey)
-	caller, _ := v.(Caller) //nolint:errcheck // The zero Caller is the right answer then.
+	caller, _ := v.(Caller)
 	return caller
 }

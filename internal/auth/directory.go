@@ -98,7 +98,7 @@ func (d *Directory) Run(ctx context.Context) error {
 		delivery, err := sub.Next(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // The caller ended it.
+			return nil // The caller ended it.
 		case err != nil:
 			return fmt.Errorf("follow the log: %w", err)
 		}

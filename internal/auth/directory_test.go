@@ -301,9 +301,8 @@ func TestCheckSaysWhyAKeyIsRefused(t *testing.T) {
 			{"a key at its expiry", keyState("k", expiring), expiry, "key_expired"},
 			{"a key of a deleted service ID", keyState("k", service), t0, "identity_invalid"},
 		} {
-			var e *domain.Error
 			got := ""
-			if errors.As(d.Check(tt.state, tt.at), &e) {
+			if e, ok := errors.AsType[*domain.Error](d.Check(tt.state, tt.at)); ok {
 				got = e.MessageCode
 			}
 			if got != tt.want {

@@ -74,8 +74,7 @@ func classify(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	var exception *chgo.Exception
-	if errors.As(err, &exception) {
+	if exception, ok := errors.AsType[*chgo.Exception](err); ok {
 		return &Error{Code: int(exception.Code), Name: exception.CodeName, Message: exception.Message}
 	}
 	if cause := ctx.Err(); cause != nil {

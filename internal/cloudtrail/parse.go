@@ -171,8 +171,7 @@ func (p Parser) Parse(raw []byte) (Observed, error) {
 
 // parseReason says what is wrong with a record, without its text.
 func parseReason(err error) string {
-	var semantic *json.SemanticError
-	if errors.As(err, &semantic) {
+	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
 		return fmt.Sprintf("member %q has an unexpected type", semantic.JSONPointer)
 	}
 	return reason(err)

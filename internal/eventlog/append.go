@@ -147,7 +147,7 @@ func sameEvents(stored []Raw, from uint64, events []Proposed) bool {
 		return false
 	}
 	for i := range events {
-		if stored[i].ID != events[i].ID || stored[i].Revision != from+uint64(i) { //nolint:gosec // An index.
+		if stored[i].ID != events[i].ID || stored[i].Revision != from+uint64(i) {
 			return false
 		}
 	}

@@ -3,6 +3,7 @@ package eventlog
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -33,9 +34,7 @@ func messageOf(r Raw) *message.Message {
 		// What is no metadata of ours stays readable under metaMeta.
 		var own map[string]string
 		if json.Unmarshal(r.Meta, &own) == nil {
-			for k, v := range own {
-				m.Metadata[k] = v
-			}
+			maps.Copy(m.Metadata, own)
 		}
 	}
 	m.Metadata[metaStream] = r.Stream

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -201,7 +200,7 @@ func TestPositionHeaders(t *testing.T) {
 // TestNewServerSetsEveryTimeout: a zero one means for ever.
 func TestNewServerSetsEveryTimeout(t *testing.T) {
 	t.Parallel()
-	s := httpx.NewServer(http.NotFoundHandler(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s := httpx.NewServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 || s.ErrorLog == nil {
 		t.Errorf("%+v", s)
 	}

@@ -78,7 +78,7 @@ func newContent() content {
 	c := content{Pepper: make([]byte, pepperBytes), Signing: make([]byte, ed25519.SeedSize)}
 	var id [8]byte
 	for _, b := range [][]byte{c.Pepper, c.Signing, id[:]} {
-		rand.Read(b) //nolint:errcheck // crypto/rand.Read never returns an error; it ends the process.
+		rand.Read(b) // Never returns an error; it ends the process.
 	}
 	c.WriterID = hex.EncodeToString(id[:])
 	return c
@@ -138,7 +138,7 @@ func masterKey(ctx context.Context, dir, file string, storeExists bool, log *slo
 		return nil, fmt.Errorf("the key store in %s is sealed, but %s is missing: restore it, or name its master key with --master-key-file", dir, path)
 	}
 	var b [32]byte
-	rand.Read(b[:]) //nolint:errcheck // See newContent.
+	rand.Read(b[:])
 	raw = append(base64.StdEncoding.AppendEncode(nil, b[:]), '\n')
 	if err := WriteFile(path, raw); err != nil {
 		return nil, fmt.Errorf("write master key: %w", err)
@@ -180,13 +180,13 @@ func seal(c content, master []byte) ([]byte, error) {
 		return nil, fmt.Errorf("encode content: %w", err)
 	}
 	f := sealedFile{Format: formatName, Salt: make([]byte, 32)}
-	rand.Read(f.Salt) //nolint:errcheck // See newContent.
+	rand.Read(f.Salt)
 	aead, err := cipherFor(master, f.Salt)
 	if err != nil {
 		return nil, err
 	}
 	f.Nonce = make([]byte, aead.NonceSize())
-	rand.Read(f.Nonce) //nolint:errcheck // See newContent.
+	rand.Read(f.Nonce)
 	f.Sealed = aead.Seal(nil, f.Nonce, plain, []byte(f.Format))
 	out, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {

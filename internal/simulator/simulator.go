@@ -206,13 +206,24 @@ func (w *world) add(account, name string, person bool, weight float64, sources .
 // around, as honest keys have.
 func (w *world) profile() []action {
 	work := []action{
-		{"s3", "GetObject", true, 400}, {"s3", "PutObject", false, 200}, {"dynamodb", "GetItem", true, 20}, {"dynamodb", "PutItem", false, 20},
-		{"sqs", "ReceiveMessage", true, 5}, {"sqs", "SendMessage", false, 5}, {"kms", "Decrypt", true, 3}, {"secretsmanager", "GetSecretValue", true, 4},
-		{"lambda", "Invoke", false, 10}, {"dynamodb", "Query", true, 20},
+		{"s3", "GetObject", true, 400},
+		{"s3", "PutObject", false, 200},
+		{"dynamodb", "GetItem", true, 20},
+		{"dynamodb", "PutItem", false, 20},
+		{"sqs", "ReceiveMessage", true, 5},
+		{"sqs", "SendMessage", false, 5},
+		{"kms", "Decrypt", true, 3},
+		{"secretsmanager", "GetSecretValue", true, 4},
+		{"lambda", "Invoke", false, 10},
+		{"dynamodb", "Query", true, 20},
 	}
 	look := []action{
-		{"ec2", "DescribeInstances", true, 1}, {"s3", "ListObjects", true, 20}, {"cloudwatch", "GetMetricData", true, 1},
-		{"logs", "FilterLogEvents", true, 10}, {"ecs", "DescribeServices", true, 5}, {"rds", "DescribeDBInstances", true, 2},
+		{"ec2", "DescribeInstances", true, 1},
+		{"s3", "ListObjects", true, 20},
+		{"cloudwatch", "GetMetricData", true, 1},
+		{"logs", "FilterLogEvents", true, 10},
+		{"ecs", "DescribeServices", true, 5},
+		{"rds", "DescribeDBInstances", true, 2},
 	}
 	w.rng.Shuffle(len(work), func(i, j int) { work[i], work[j] = work[j], work[i] })
 	w.rng.Shuffle(len(look), func(i, j int) { look[i], look[j] = look[j], look[i] })

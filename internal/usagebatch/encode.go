@@ -289,7 +289,7 @@ func (d *dictionary) appendStrings(b []byte) []byte {
 
 func zigzag(v int64) uint64 { return uint64(v<<1) ^ uint64(v>>63) } //nolint:gosec // Folding the sign is the point.
 
-func unzigzag(v uint64) int64 { return int64(v>>1) ^ -int64(v&1) } //nolint:gosec // As above.
+func unzigzag(v uint64) int64 { return int64(v>>1) ^ -int64(v&1) }
 
 // uuidBytes is the length of a UUID's canonical form.
 const uuidBytes = 36

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,9 +98,7 @@ func TestKilledServerKeepsWhatItAcknowledged(t *testing.T) {
 		if err := cmd.Wait(); err == nil {
 			t.Error("the killed child ended well")
 		}
-		for stream, n := range got.events {
-			want[stream] = n
-		}
+		maps.Copy(want, got.events)
 		checkAfterCrash(t, dir, want, perAppend)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // expectation is what an append requires of its stream.
@@ -252,14 +253,14 @@ func (g *group) trim(ctx context.Context, stream string, before uint64) (place, 
 // newest returns the data of the last event of a metadata stream, whether it is
 // on disk or in this group.
 func (g *group) newest(ctx context.Context, name string, h head) ([]byte, error) {
-	for i := len(g.blocks) - 1; i >= 0; i-- {
-		frames, err := g.blocks[i].frames(nil)
+	for _, b := range slices.Backward(g.blocks) {
+		frames, err := b.frames(nil)
 		if err != nil {
 			return nil, err
 		}
-		for j := len(frames) - 1; j >= 0; j-- {
-			if string(frames[j].stream) == name {
-				return frames[j].data()
+		for _, f := range slices.Backward(frames) {
+			if string(f.stream) == name {
+				return f.data()
 			}
 		}
 	}

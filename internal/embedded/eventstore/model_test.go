@@ -74,8 +74,8 @@ func (s *modelStream) append(expect int64, ids []uint64) (rev int, ok bool) {
 }
 
 func lastIndex(ids []uint64, id uint64) int {
-	for i := len(ids) - 1; i >= 0; i-- {
-		if ids[i] == id {
+	for i, at := range slices.Backward(ids) {
+		if at == id {
 			return i
 		}
 	}

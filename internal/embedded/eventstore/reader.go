@@ -109,7 +109,7 @@ func scanBlock(row scanner) (*block, error) {
 	return &b, nil
 }
 
-func clampInt(v uint64) int64 { return int64(min(v, math.MaxInt64)) } //nolint:gosec // Clamped.
+func clampInt(v uint64) int64 { return int64(min(v, math.MaxInt64)) }
 
 // run is one append in a stream.
 type run struct {

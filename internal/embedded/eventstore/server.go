@@ -49,7 +49,7 @@ func Open(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, served: make(chan error, 1), closing: make(chan struct{})}
-	if err := s.open(context.Background()); err != nil { //nolint:contextcheck // Opening is local and short; the server outlives its caller.
+	if err := s.open(context.Background()); err != nil {
 		return nil, errors.Join(err, s.abandon())
 	}
 	return s, nil

@@ -123,8 +123,8 @@ func (v *verifier) run(ctx context.Context, x run) error {
 		if err != nil {
 			return err
 		}
-		if string(f.stream) != v.name || f.rev != x.first+uint64(i) || f.created != x.created { //nolint:gosec // An index.
-			return fmt.Errorf("%w: stream %q has event %s@%d at revision %d", errCorrupt, v.name, f.stream, f.rev, x.first+uint64(i)) //nolint:gosec // An index.
+		if string(f.stream) != v.name || f.rev != x.first+uint64(i) || f.created != x.created {
+			return fmt.Errorf("%w: stream %q has event %s@%d at revision %d", errCorrupt, v.name, f.stream, f.rev, x.first+uint64(i))
 		}
 		off = next
 	}
