@@ -53,6 +53,9 @@ type CommandsConfig struct {
 // concurrent use. When a method returns without an error, what it reports is durable.
 type Commands struct {
 	cfg CommandsConfig
+	// remembered holds histories as they were decided on: facts of this node are in it
+	// without their RecordedAt, which no rule reads.
+	remembered *histories
 
 	mu      sync.Mutex // Guards written.
 	written map[domain.AccountID]uint64
@@ -60,7 +63,7 @@ type Commands struct {
 
 // NewCommands returns the commands of one node.
 func NewCommands(cfg CommandsConfig) *Commands {
-	return &Commands{cfg: cfg, written: map[domain.AccountID]uint64{}}
+	return &Commands{cfg: cfg, written: map[domain.AccountID]uint64{}, remembered: newHistories(historyEventsMax)}
 }
 
 // LastWritten returns the position of the last event that this node wrote for account,
@@ -91,11 +94,24 @@ type decision struct {
 // nothing changed, of the last old one.
 func (s *Commands) transact(ctx context.Context, o Order, stream string, decide func([]domain.Recorded) (decision, error)) ([]domain.Recorded, uint64, error) {
 	for try := range appendTries {
-		history, err := s.history(ctx, stream)
-		if err != nil {
-			return nil, 0, err
+		// The first try goes by what this node remembers: if the stream has grown, the
+		// append fails at its exact revision. A refusal, or that there is nothing to do, is
+		// told only of the stream as it is.
+		history, current := s.remembered.get(stream), false
+		if try > 0 || len(history) == 0 {
+			var err error
+			if history, err = s.history(ctx, stream); err != nil {
+				return nil, 0, err
+			}
+			current = true
 		}
 		d, err := decide(history)
+		if !current && (err != nil || len(d.events) == 0) {
+			if history, err = s.history(ctx, stream); err != nil {
+				return nil, 0, err
+			}
+			d, err = decide(history)
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -109,6 +125,7 @@ func (s *Commands) transact(ctx context.Context, o Order, stream string, decide 
 		if err != nil {
 			return nil, 0, logError("append", err)
 		}
+		s.remembered.put(stream, history)
 		s.wrote(d.account, lastPosition(history))
 		return history, lastPosition(history), nil
 	}
@@ -153,15 +170,29 @@ func (s *Commands) append(ctx context.Context, o Order, stream string, history [
 	return append(history, facts...), nil
 }
 
-// history returns the whole stream. An event that cannot be read closes the stream:
-// nobody may decide on half a history.
+// history returns the whole stream as it is now: what is remembered of it and what the log
+// holds after that. An event that cannot be read closes the stream: nobody may decide on
+// half a history.
 func (s *Commands) history(ctx context.Context, stream string) ([]domain.Recorded, error) {
-	return readAll(ctx, s.cfg.Log, stream)
+	history, err := readOn(ctx, s.cfg.Log, stream, s.remembered.get(stream))
+	if err == nil && len(history) > 0 {
+		s.remembered.put(stream, history)
+	}
+	return history, err
 }
 
+// readAll returns the whole stream.
 func readAll(ctx context.Context, log CommandLog, stream string) ([]domain.Recorded, error) {
-	var out []domain.Recorded
-	for from := uint64(0); ; {
+	return readOn(ctx, log, stream, nil)
+}
+
+// readOn returns out, a beginning of the stream, with everything that follows it there.
+func readOn(ctx context.Context, log CommandLog, stream string, out []domain.Recorded) ([]domain.Recorded, error) {
+	from := uint64(0)
+	if n := len(out); n > 0 {
+		from = out[n-1].Revision + 1
+	}
+	for {
 		page, err := log.ReadStream(ctx, stream, from, readPage)
 		if err != nil {
 			return nil, logError("read "+stream, err)
