@@ -27,6 +27,9 @@ import (
 const (
 	// shutdownMax bounds how long requests under way may take to end.
 	shutdownMax = 30 * time.Second
+	// uploadsInFlightBytesMax bounds the bodies of each of the two kinds of upload that are
+	// worked on at a time.
+	uploadsInFlightBytesMax = 128 << 20
 	// spoolFolder, below the data folder, holds large uploads while they are received.
 	spoolFolder = "spool"
 )
@@ -122,7 +125,7 @@ func (a *app) buildProjections() error {
 	}
 	log := projections.NewLog(a.stores.log)
 	a.roller, err = projections.NewRoller(projections.RollerConfig{
-		Store: a.stores.tables, Now: time.Now, Metrics: metrics, Logger: a.log.With("component", "roller"),
+		Store: a.stores.tables, Now: time.Now, Metrics: metrics, Logger: a.log.With(slog.String("component", "roller")),
 	})
 	if err != nil {
 		return fmt.Errorf("projections: %w", err)
@@ -130,14 +133,14 @@ func (a *app) buildProjections() error {
 	a.runner, err = projections.NewRunner(projections.RunnerConfig{
 		Log: log, Sink: projections.NewSink(a.stores.tables), Generation: a.cfg.stores.generation,
 		Holder: a.keys.WriterID() + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: time.Now,
-		Roller: a.roller, Metrics: metrics, Logger: a.log.With("component", "runner"),
+		Roller: a.roller, Metrics: metrics, Logger: a.log.With(slog.String("component", "runner")),
 	})
 	if err != nil {
 		return fmt.Errorf("projections: %w", err)
 	}
 	a.tracker, err = projections.NewTracker(projections.TrackerConfig{
 		Log: log, Generation: a.cfg.stores.generation, Now: time.Now, Runner: a.runner, Metrics: metrics,
-		Logger: a.log.With("component", "tracker"),
+		Logger: a.log.With(slog.String("component", "tracker")),
 	})
 	if err != nil {
 		return fmt.Errorf("projections: %w", err)
@@ -148,7 +151,7 @@ func (a *app) buildProjections() error {
 // buildIngest makes the write side.
 func (a *app) buildIngest() error {
 	writer, events := a.keys.WriterID(), a.stores.log
-	a.directory = auth.NewDirectory(auth.FollowLog(events), a.log.With("component", "directory"))
+	a.directory = auth.NewDirectory(auth.FollowLog(events), a.log.With(slog.String("component", "directory")))
 	a.auth = auth.NewAuthenticator(a.directory, a.keys, time.Now)
 	a.refusals = ingest.NewRefusals(events, writer, a.nonce, time.Now, a.log)
 	a.access = ingest.NewAccessLog(events, writer, a.nonce, time.Now)
@@ -164,14 +167,21 @@ func (a *app) buildIngest() error {
 	if err := os.MkdirAll(spool, 0o700); err != nil {
 		return fmt.Errorf("make folder for uploads: %w", err)
 	}
-	a.usage, err = ingest.NewUsage(ingest.UsageConfig{
-		Log: events, Keys: keyLookup{a.directory, a.keys}, Known: a.knownUses(), SpoolDir: spool, Now: time.Now,
-		Logger: a.log.With("component", "usage"),
-	})
+	cfg := ingest.UsageConfig{
+		Log: events, Keys: keyLookup{a.directory, a.keys}, SpoolDir: spool, InFlightBytesMax: uploadsInFlightBytesMax,
+		Now: time.Now, Logger: a.log.With("component", "usage"),
+	}
+	if a.usage, err = ingest.NewUsage(cfg); err != nil {
+		return err
+	}
+	// Only imports compare single records with the tables: they alone come from sources that
+	// overlap, and what clients report must not wait for ClickHouse.
+	cfg.Known = a.knownUses()
+	imports, err := ingest.NewUsage(cfg)
 	if err != nil {
 		return err
 	}
-	a.importer, err = ingest.NewImporter(a.usage, a.commands)
+	a.importer, err = ingest.NewImporter(imports, a.commands)
 	return err
 }
 
