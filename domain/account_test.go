@@ -10,13 +10,13 @@ import (
 )
 
 // account folds what cmds cause.
-func account(t testing.TB, cmds ...domain.AccountCommand) domain.Account {
-	t.Helper()
+func account(tb testing.TB, cmds ...domain.AccountCommand) domain.Account {
+	tb.Helper()
 	var a domain.Account
 	for i, cmd := range cmds {
 		events, err := a.Decide(cmd)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		for _, e := range events {
 			a = a.Evolve(domain.Recorded{Event: e, Meta: domain.Metadata{EffectiveAt: t0.Add(time.Duration(i) * time.Second)}})

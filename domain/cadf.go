@@ -179,6 +179,9 @@ func reasonType(status int) string {
 }
 
 func refusalType(status int) string {
+	if status >= 500 {
+		return failureType(status)
+	}
 	switch status {
 	case 400:
 		return "Bad Request"
@@ -208,6 +211,12 @@ func refusalType(status int) string {
 		return "Failed Dependency"
 	case 429:
 		return "Too Many Requests"
+	}
+	return ""
+}
+
+func failureType(status int) string {
+	switch status {
 	case 500:
 		return "Internal Server Error"
 	case 501:

@@ -38,13 +38,13 @@ func record(k domain.Key, e domain.Event, now time.Time) domain.Recorded {
 }
 
 // given folds the events that cmds cause, one after the other, a second apart.
-func given(t testing.TB, cmds ...domain.KeyCommand) domain.Key {
-	t.Helper()
+func given(tb testing.TB, cmds ...domain.KeyCommand) domain.Key {
+	tb.Helper()
 	var k domain.Key
 	for i, cmd := range cmds {
 		events, err := k.Decide(cmd)
 		if err != nil {
-			t.Fatalf("given %T: %v", cmd, err)
+			tb.Fatalf("given %T: %v", cmd, err)
 		}
 		for _, e := range events {
 			k = k.Evolve(record(k, e, t0.Add(time.Duration(i)*time.Second)))
@@ -215,7 +215,7 @@ func TestEvolveLeavesTheReceiverAsItWas(t *testing.T) {
 
 func TestObservedStateFollowsTheSourcesTime(t *testing.T) {
 	t.Parallel()
-	at := func(d time.Duration) time.Time { return t0.Add(d) }
+	at := t0.Add
 	observe := func(f domain.ObservedFact, id string, d time.Duration) domain.ObserveKey {
 		return domain.ObserveKey{Fact: f, SourceEvent: id, ID: "AKIA1", Account: "acct1", At: at(d)}
 	}
@@ -287,7 +287,7 @@ func TestReplayGivesTheSameKey(t *testing.T) {
 			}
 			for _, e := range events {
 				rec := record(k, e, now)
-				if s := e.(domain.KeyEvent).State(); !s.ModifiedAt.Equal(rec.Meta.EffectiveAt) { //nolint:errcheck,forcetypeassert // Key commands give key events.
+				if s := e.(domain.KeyEvent).State(); !s.ModifiedAt.Equal(rec.Meta.EffectiveAt) {
 					t.Fatalf("modified at %s, effective at %s", s.ModifiedAt, rec.Meta.EffectiveAt)
 				}
 				if n := len(k.History()); n > 0 && !rec.Meta.EffectiveAt.After(k.History()[n-1].Meta.EffectiveAt) {
@@ -301,7 +301,7 @@ func TestReplayGivesTheSameKey(t *testing.T) {
 			}
 			for _, rec := range k.History() {
 				s, ok := domain.StateAt(k.History(), rec.Meta.EffectiveAt)
-				if want := rec.Event.(domain.KeyEvent).State(); !ok || !cmp.Equal(s, want) { //nolint:errcheck,forcetypeassert // As above.
+				if want := rec.Event.(domain.KeyEvent).State(); !ok || !cmp.Equal(s, want) {
 					t.Fatalf("state at %s is %+v, want %+v", rec.Meta.EffectiveAt, s, want)
 				}
 			}

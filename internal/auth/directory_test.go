@@ -56,11 +56,11 @@ func (f *feed) Next(ctx context.Context) (eventlog.Delivery, error) {
 func (f *feed) Close() {}
 
 // rawOf is rec as the log delivers it.
-func rawOf(t testing.TB, rec domain.Recorded) *eventlog.Raw {
-	t.Helper()
+func rawOf(tb testing.TB, rec domain.Recorded) *eventlog.Raw {
+	tb.Helper()
 	p, err := eventlog.Propose(rec.ID, rec.Event, rec.Meta)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &eventlog.Raw{Stream: rec.Stream, Revision: rec.Revision, Position: rec.Position, ID: rec.ID, Type: p.Type, Data: p.Data, Meta: p.Meta}
 }
@@ -237,7 +237,9 @@ func TestAnEventThatCannotBeReadClosesItsKeyOnly(t *testing.T) {
 			t.Errorf("stuck at %d", d.Reached())
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -254,8 +256,8 @@ func TestWaitForReturnsWhenTheLogHasComeSoFar(t *testing.T) {
 		f.deliveries <- eventlog.Delivery{Event: rawOf(t, history()[0])}
 		synctest.Wait()
 		select {
-		case <-waited:
-			t.Error("did not wait")
+		case err := <-waited:
+			t.Errorf("did not wait: %v", err)
 		default:
 		}
 		f.deliveries <- eventlog.Delivery{Event: rawOf(t, history()[1])}

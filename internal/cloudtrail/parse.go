@@ -118,8 +118,7 @@ type text string
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (t *text) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	switch d.PeekKind() {
-	case '{', '[':
+	if k := d.PeekKind(); k == '{' || k == '[' {
 		return errors.New("an object or array where a text belongs")
 	}
 	tok, err := d.ReadToken()

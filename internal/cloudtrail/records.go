@@ -27,7 +27,7 @@ type Raw struct {
 }
 
 // Malformed says that one record of a source cannot be read.
-type Malformed struct {
+type Malformed struct { //nolint:errname // First of all a finding that is counted and shown.
 	Ordinal uint64
 	Reason  string
 	// Rest says that nothing after this record can be read either: the source's

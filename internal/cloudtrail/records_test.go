@@ -142,19 +142,19 @@ func FuzzRecords(f *testing.F) {
 	})
 }
 
-func packings(t testing.TB, in string) map[string][]byte {
-	t.Helper()
+func packings(tb testing.TB, in string) map[string][]byte {
+	tb.Helper()
 	var g bytes.Buffer
 	w := gzip.NewWriter(&g)
 	if _, err := io.WriteString(w, in); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	z, err := zstd.NewWriter(nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return map[string][]byte{"plain": []byte(in), "gzip": g.Bytes(), "zstd": z.EncodeAll([]byte(in), nil), "zstd of gzip": z.EncodeAll(g.Bytes(), nil)}
 }

@@ -134,7 +134,7 @@ func (r *reader) Read(p []byte) (int, error) {
 				}
 				return n, nil
 			}
-			r.rest = append(rec.JSON, '\n')
+			r.rest = append(append(r.rest, rec.JSON...), '\n')
 		}
 		c := copy(p[n:], r.rest)
 		n, r.rest = n+c, r.rest[c:]

@@ -52,8 +52,9 @@ type Attack struct {
 func Attacks(cfg Config) []Attack {
 	cfg.setDefaults()
 	w := newWorld(cfg)
-	var out []Attack
-	for _, a := range w.attacks() {
+	attacks := w.attacks()
+	out := make([]Attack, 0, len(attacks))
+	for _, a := range attacks {
 		out = append(out, a.Attack)
 	}
 	return out
@@ -118,8 +119,6 @@ type member struct {
 	rotated time.Time
 	next    string
 }
-
-func (m *member) arn() string { return "arn:aws:iam::" + m.account + ":user/" + m.name }
 
 // keyAt returns the key that the member works with at t, "" for none.
 func (m *member) keyAt(t time.Time) string {

@@ -138,7 +138,7 @@ func (r *reader) column(no int, uses []domain.Use) error {
 	case 9:
 		return r.strings(uses, func(u *domain.Use, s string) { u.Outcome = domain.Outcome(s) })
 	case 10:
-		return r.ints(uses, func(u *domain.Use, v uint64) error { return setStatus(u, v) })
+		return r.ints(uses, setStatus)
 	case 11:
 		return r.strings(uses, func(u *domain.Use, s string) { u.ErrorCode = s })
 	case 12:
@@ -278,7 +278,7 @@ func (r *reader) list(most int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n > uint64(most) || n > uint64(len(r.rest)) {
+	if n > uint64(most) || n > uint64(len(r.rest)) { //nolint:gosec // A limit of ours.
 		return nil, fmt.Errorf("list of %d strings", n)
 	}
 	list := make([]string, n)

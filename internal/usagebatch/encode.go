@@ -54,7 +54,7 @@ func newEncoder() *encoder {
 		e.hex[i] = notHex
 	}
 	for i, c := range "0123456789abcdef" {
-		e.hex[c] = byte(i)
+		e.hex[c] = byte(i) //nolint:gosec // 0 to 15.
 	}
 	return e
 }
@@ -147,11 +147,11 @@ func (e *encoder) strings(uses []domain.Use, of func(*domain.Use) string) {
 	case n == 1:
 	case n <= 1<<8:
 		for _, x := range d.index {
-			e.col = append(e.col, byte(x))
+			e.col = append(e.col, byte(x)) //nolint:gosec // There are at most 256.
 		}
 	default:
 		for _, x := range d.index {
-			e.col = append(e.col, byte(x), byte(x>>8))
+			e.col = append(e.col, byte(x), byte(x>>8)) //nolint:gosec // There are at most 65,536.
 		}
 	}
 	e.flush()

@@ -235,11 +235,11 @@ func columns(n uint64, set map[int][]byte) []byte {
 	return b
 }
 
-func pack(t testing.TB, body []byte) []byte {
-	t.Helper()
+func pack(tb testing.TB, body []byte) []byte {
+	tb.Helper()
 	w, err := zstd.NewWriter(nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return w.EncodeAll(body, binary.AppendUvarint([]byte{usagebatch.Version}, uint64(len(body))))
 }
@@ -270,11 +270,11 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func newCodec(t testing.TB) *usagebatch.Codec {
-	t.Helper()
+func newCodec(tb testing.TB) *usagebatch.Codec {
+	tb.Helper()
 	c, err := usagebatch.New()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
