@@ -31,7 +31,7 @@ func TestConnectionStringsReachTheStore(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", connection, err)
 		}
-		appendMany(t, l, "kt.a", 3)
+		appendMany(t, l, 3)
 		if got := stored(t, l, "kt.a"); got != 3*(i+1) {
 			t.Errorf("%s: %d events are stored, want %d", connection, got, 3*(i+1))
 		}

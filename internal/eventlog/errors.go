@@ -30,7 +30,7 @@ var (
 
 // WrongRevision says that the stream was not at the expected revision, so nothing
 // was stored, and that the events of this append are not what stands there.
-type WrongRevision struct {
+type WrongRevision struct { //nolint:errname // It carries an answer, the actual revision, as much as an error.
 	// Stream is the stream that was appended to.
 	Stream string
 	// Expected is what the caller named.

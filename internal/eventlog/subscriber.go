@@ -117,7 +117,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		s.running.Done()
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
 	}
-	go func() {
+	go func() { //nolint:contextcheck // d runs under a context that start made from ctx.
 		defer s.running.Done()
 		d.run()
 	}()

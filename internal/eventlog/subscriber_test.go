@@ -56,8 +56,10 @@ func revision(t *testing.T, m *message.Message) uint64 {
 	return r.Revision
 }
 
-func appendMany(t *testing.T, l *eventlog.Log, stream string, n int) {
+// appendMany appends n events to the stream kt.a.
+func appendMany(t *testing.T, l *eventlog.Log, n int) {
 	t.Helper()
+	const stream = "kt.a"
 	exp := eventlog.NoStream()
 	if last, ok, err := l.Last(t.Context(), stream); err != nil {
 		t.Fatal(err)
@@ -76,7 +78,7 @@ func TestWindowDeliversInOrderAndResumesAtTheFirstHole(t *testing.T) {
 	l := openLog(t, startServer(t, eventstore.Config{}))
 	const window = 8
 	cfg := eventlog.SubscriberConfig{Consumer: "c", Topics: map[string][]string{"t": {"kt.a"}}, Window: window}
-	appendMany(t, l, "kt.a", 30)
+	appendMany(t, l, 30)
 
 	first := subscriber(t, l, cfg)
 	ch, err := first.Subscribe(t.Context(), "t")
@@ -127,7 +129,7 @@ func TestWindowDeliversInOrderAndResumesAtTheFirstHole(t *testing.T) {
 	if ch, err = third.Subscribe(t.Context(), "t"); err != nil {
 		t.Fatal(err)
 	}
-	appendMany(t, l, "kt.a", 1)
+	appendMany(t, l, 1)
 	if got := revision(t, next(t, ch)); got != 30 {
 		t.Errorf("after everything was acknowledged: got revision %d, want 30", got)
 	}
@@ -136,7 +138,7 @@ func TestWindowDeliversInOrderAndResumesAtTheFirstHole(t *testing.T) {
 // A refused message comes again before anything new.
 func TestRefusedMessageComesAgainFirst(t *testing.T) {
 	l := openLog(t, startServer(t, eventstore.Config{}))
-	appendMany(t, l, "kt.a", 10)
+	appendMany(t, l, 10)
 	s := subscriber(t, l, eventlog.SubscriberConfig{Consumer: "c", Topics: map[string][]string{"t": {"kt.a"}}, Window: 3})
 	ch, err := s.Subscribe(t.Context(), "t")
 	if err != nil {
@@ -164,7 +166,7 @@ func TestCheckpointStreamStaysShort(t *testing.T) {
 	l := openLog(t, startServer(t, eventstore.Config{}))
 	const total = 60
 	for i := range total {
-		appendMany(t, l, "kt.a", 1)
+		appendMany(t, l, 1)
 		s := subscriber(t, l, eventlog.SubscriberConfig{Consumer: "c", Topics: map[string][]string{"t": {"kt.a"}}})
 		ch, err := s.Subscribe(t.Context(), "t")
 		if err != nil {

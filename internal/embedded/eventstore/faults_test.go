@@ -57,7 +57,7 @@ func TestFailedCommitStoresNothing(t *testing.T) {
 			}
 			wg.Wait()
 			s.FailBeforeCommit(nil)
-			if events, err := c.readAll(t.Context(), false, nil, 100); err != nil || len(events) != 1 {
+			if events, err := c.readAll(t.Context(), false, 100); err != nil || len(events) != 1 {
 				t.Errorf("the log holds %v, %v, want the first event only", events, err)
 			}
 			if a, err := c.append(t.Context(), "kt.a", 0, "t", nil, number(1), number(2)); err != nil || a.rev != 2 {

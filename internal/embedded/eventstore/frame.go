@@ -135,8 +135,14 @@ func appendFrame(b []byte, p *proposed, at place) []byte {
 	b = append(b, p.data...)
 	b = appendVarint(b, 3, at.pos) // ReadEvent.commit_position
 
-	h := b[start:wire]
-	binary.BigEndian.PutUint32(h, uint32(len(b)-wire)) //nolint:gosec // Bounded by the append limit.
+	putFrameHeader(b[start:wire], p, at, len(b)-wire, nameAt, typAt)
+	return b
+}
+
+// putFrameHeader writes what comes before the wire form of p: the form's length, and
+// where in it the two names stand.
+func putFrameHeader(h []byte, p *proposed, at place, wireBytes, nameAt, typAt int) {
+	binary.BigEndian.PutUint32(h, uint32(wireBytes)) //nolint:gosec // Bounded by the append limit.
 	binary.BigEndian.PutUint64(h[4:], at.pos)
 	binary.BigEndian.PutUint64(h[12:], at.rev)
 	binary.BigEndian.PutUint64(h[20:], uint64(at.created)) //nolint:gosec // Ticks since 1970.
@@ -145,7 +151,6 @@ func appendFrame(b []byte, p *proposed, at place) []byte {
 	binary.BigEndian.PutUint16(h[46:], uint16(len(at.stream))) //nolint:gosec // Bounded by nameBytesMax.
 	binary.BigEndian.PutUint16(h[48:], uint16(typAt))          //nolint:gosec // Bounded by nameBytesMax.
 	binary.BigEndian.PutUint16(h[50:], uint16(len(p.typ)))     //nolint:gosec // Bounded by nameBytesMax.
-	return b
 }
 
 func appendLen(b []byte, field protowire.Number, n int) []byte {

@@ -216,14 +216,11 @@ func (c client) readStream(ctx context.Context, stream string, back bool, from *
 	return c.read(ctx, o)
 }
 
-func (c client) readAll(ctx context.Context, back bool, from *uint64, count uint64) ([]seen, error) {
+func (c client) readAll(ctx context.Context, back bool, count uint64) ([]seen, error) {
 	ao := &api.ReadReq_Options_AllOptions{}
-	switch {
-	case from != nil:
-		ao.AllOption = &api.ReadReq_Options_AllOptions_Position{Position: &api.ReadReq_Options_Position{CommitPosition: *from, PreparePosition: *from}}
-	case back:
+	if back {
 		ao.AllOption = &api.ReadReq_Options_AllOptions_End{End: &shared.Empty{}}
-	default:
+	} else {
 		ao.AllOption = &api.ReadReq_Options_AllOptions_Start{Start: &shared.Empty{}}
 	}
 	o := &api.ReadReq_Options{StreamOption: &api.ReadReq_Options_All{All: ao}, CountOption: &api.ReadReq_Options_Count{Count: count}}

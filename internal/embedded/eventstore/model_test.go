@@ -197,11 +197,11 @@ func (m *machine) check(t *rapid.T) {
 	for name, s := range m.streams {
 		m.checkStream(ctx, t, name, s)
 	}
-	forwards, err := m.client.readAll(ctx, false, nil, math.MaxInt64)
+	forwards, err := m.client.readAll(ctx, false, math.MaxInt64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	backwards, err := m.client.readAll(ctx, true, nil, math.MaxInt64)
+	backwards, err := m.client.readAll(ctx, true, math.MaxInt64)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,14 +37,14 @@ func (r *recent) push(blocks []*block) {
 	// A reader may hold an older slice of the array. Appending writes behind its end;
 	// what is dropped goes when the array is next grown, so at most twice the bytes
 	// are held.
-	keep := append(r.blocks, blocks...)
+	r.blocks = append(r.blocks, blocks...)
 	drop := 0
-	for r.bytes > recentBytesMax && drop < len(keep) {
-		r.bytes -= len(keep[drop].body)
-		r.before = keep[drop].last
+	for r.bytes > recentBytesMax && drop < len(r.blocks) {
+		r.bytes -= len(r.blocks[drop].body)
+		r.before = r.blocks[drop].last
 		drop++
 	}
-	r.blocks = keep[drop:]
+	r.blocks = r.blocks[drop:]
 	close(r.more)
 	r.more = make(chan struct{})
 }

@@ -59,31 +59,32 @@ func TestConfigIsRefusedWithAllReasons(t *testing.T) {
 }
 
 // edit changes the file of a closed server.
-func edit(t *testing.T, dir string, query string, args ...any) {
-	t.Helper()
-	db, err := sql.Open("sqlite", filepath.Join(dir, "events.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
+func edit(query string) func(t *testing.T, dir string) {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		db, err := sql.Open("sqlite", filepath.Join(dir, "events.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.ExecContext(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
 func TestDamagedFileIsRefusedAtOpen(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, dir string){
-		"newer schema": func(t *testing.T, dir string) { edit(t, dir, `PRAGMA user_version = 99`) },
-		"newest block": func(t *testing.T, dir string) { edit(t, dir, `UPDATE blocks SET body = zeroblob(length(body))`) },
-		"one byte of the newest block": func(t *testing.T, dir string) {
-			edit(t, dir, `UPDATE blocks SET body = CAST(substr(body, 1, length(body) - 1) || x'00' AS BLOB) WHERE first_pos = (SELECT max(first_pos) FROM blocks)`)
-		},
-		"missing index":   func(t *testing.T, dir string) { edit(t, dir, `DROP TABLE runs`) },
-		"overwritten":     func(t *testing.T, dir string) { overwrite(t, dir, 0, 4096) },
-		"torn in between": func(t *testing.T, dir string) { overwrite(t, dir, 4096, 4096) },
-		"cut short":       func(t *testing.T, dir string) { cutShort(t, dir) },
+		"newer schema": edit(`PRAGMA user_version = 99`),
+		"newest block": edit(`UPDATE blocks SET body = zeroblob(length(body))`),
+		"one byte of the newest block": edit(`UPDATE blocks SET body = CAST(substr(body, 1, length(body) - 1) || x'00' AS BLOB)
+			WHERE first_pos = (SELECT max(first_pos) FROM blocks)`),
+		"missing index":   edit(`DROP TABLE runs`),
+		"overwritten":     overwrite(0, 4096),
+		"torn in between": overwrite(4096, 4096),
+		"cut short":       cutShort,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -117,21 +118,23 @@ func fill(t *testing.T, dir string) {
 	stop()
 }
 
-func overwrite(t *testing.T, dir string, at int64, n int) {
-	t.Helper()
-	f, err := os.OpenFile(filepath.Join(dir, "events.db"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	junk := make([]byte, n)
-	for i := range junk {
-		junk[i] = 0xa5
-	}
-	if _, err := f.WriteAt(junk, at); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
+func overwrite(at int64, n int) func(t *testing.T, dir string) {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		f, err := os.OpenFile(filepath.Join(dir, "events.db"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		junk := make([]byte, n)
+		for i := range junk {
+			junk[i] = 0xa5
+		}
+		if _, err := f.WriteAt(junk, at); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -297,7 +300,7 @@ func TestConcurrentWritersAreSerialised(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	all, err := c.readAll(t.Context(), false, nil, 1<<40)
+	all, err := c.readAll(t.Context(), false, 1<<40)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +323,7 @@ func TestPositionsHaveGaps(t *testing.T) {
 	if _, err := c.append(t.Context(), "kt.a", noStream, "t", nil, number(1), number(2), number(3)); err != nil {
 		t.Fatal(err)
 	}
-	events, err := c.readAll(t.Context(), false, nil, 10)
+	events, err := c.readAll(t.Context(), false, 10)
 	if err != nil || len(events) != 3 {
 		t.Fatalf("got %v, %v", events, err)
 	}
@@ -471,7 +474,7 @@ func TestMalformedRequestsAreRefused(t *testing.T) {
 	if status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a filter that does not compile: got %v", err)
 	}
-	if _, err := c.readAll(t.Context(), false, nil, 1); err != nil && !errors.Is(err, context.Canceled) {
+	if _, err := c.readAll(t.Context(), false, 1); err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("read after malformed requests: %v", err)
 	}
 }

@@ -107,7 +107,7 @@ func (a *allFollower) advance(ctx context.Context) error {
 			if f.pos <= a.pos {
 				continue
 			}
-			if err := a.consider(f); err != nil {
+			if err := a.consider(f); err != nil { //nolint:contextcheck // Links are read under the stream's own context.
 				return err
 			}
 		}

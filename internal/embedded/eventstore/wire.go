@@ -72,8 +72,8 @@ func failUnstored(err error, stored bool) error {
 func uuidOf(id *shared.UUID) (out [16]byte, err error) {
 	switch v := id.GetValue().(type) {
 	case *shared.UUID_Structured_:
-		binary.BigEndian.PutUint64(out[:8], uint64(v.Structured.GetMostSignificantBits())) //nolint:gosec // Bits.
-		binary.BigEndian.PutUint64(out[8:], uint64(v.Structured.GetLeastSignificantBits()))
+		binary.BigEndian.PutUint64(out[:8], uint64(v.Structured.GetMostSignificantBits()))  //nolint:gosec // Bits.
+		binary.BigEndian.PutUint64(out[8:], uint64(v.Structured.GetLeastSignificantBits())) //nolint:gosec // Bits.
 		return out, nil
 	case *shared.UUID_String_:
 		return parseUUID(v.String_)

@@ -91,7 +91,7 @@ func (w *writer) prepare(ctx context.Context) error {
 		&w.stmts.run:    `INSERT INTO runs (sid, first_rev, events, created, block, at) VALUES (?, ?, ?, ?, ?, ?)`,
 	} {
 		var err error
-		if *stmt, err = w.conn.PrepareContext(ctx, query); err != nil { //nolint:sqlclosecheck // Closed with its connection.
+		if *stmt, err = w.conn.PrepareContext(ctx, query); err != nil {
 			return fmt.Errorf("prepare writes: %w", err)
 		}
 	}
@@ -128,17 +128,15 @@ func (w *writer) reload(ctx context.Context) error {
 // acknowledged on disk.
 func (w *writer) run(ctx context.Context) {
 	defer close(w.stopped)
-	var carried *request
+	var first *request
 	for {
-		first := carried
-		carried = nil
 		if first == nil {
 			var ok bool
 			if first, ok = <-w.requests; !ok {
 				return
 			}
 		}
-		carried = w.serve(ctx, first)
+		first = w.serve(ctx, first)
 	}
 }
 

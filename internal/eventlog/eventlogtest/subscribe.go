@@ -197,7 +197,8 @@ func (s *suite) checkpoints(t *testing.T) {
 		From:   esdb.Position{Commit: from.Position, Prepare: from.Position},
 		Filter: &esdb.SubscriptionFilter{Type: esdb.StreamFilterType, Prefixes: []string{stream}},
 	})
-	for recv(t, sub).CaughtUp == nil {
+	for caughtUp := false; !caughtUp; {
+		caughtUp = recv(t, sub).CaughtUp != nil
 	}
 	// Nothing of this matches: only checkpoints can tell how far the log was looked at.
 	at := s.mustAppend(t, other, eventlog.NoStream(), events(200)...)
@@ -270,7 +271,7 @@ func (s *suite) restart(t *testing.T) {
 	go func() {
 		failed <- s.appendAll(ctx, stream, all)
 	}()
-	var got []domain.EventID
+	got := make([]domain.EventID, 0, total)
 	for i := range 3 {
 		some, _ := take(t, sub, total/4)
 		got = append(got, some...)
