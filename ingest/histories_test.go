@@ -1,4 +1,4 @@
-package ingest
+package ingest //nolint:testpackage // What remembers histories is not exported.
 
 import (
 	"testing"

@@ -182,8 +182,7 @@ func (r *importing) observe(ctx context.Context, line []byte, tooLong bool) (clo
 		return cloudtrail.Observed{}, 0, &lineError{text: err.Error()}
 	}
 	position, err := r.ensure(ctx, o.Use.Account)
-	switch domain.CodeOf(err) {
-	case domain.Forbidden, domain.NotFound, domain.Invalid:
+	if code := domain.CodeOf(err); code == domain.Forbidden || code == domain.NotFound || code == domain.Invalid {
 		return cloudtrail.Observed{}, 0, &lineError{text: "recipientAccountId: no right to record uses in this account"}
 	}
 	if err != nil {

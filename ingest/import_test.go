@@ -72,11 +72,11 @@ func (w *importWorld) load(tb testing.TB, text string) ingest.ImportResult {
 	return res
 }
 
-// observed returns the facts about a key in effective order, as "fact@minute".
-func (w *importWorld) observed(tb testing.TB, account domain.AccountID, key domain.KeyID) []string {
+// observed returns the facts about a key of account 111122223333 in effective order, as "fact@minute".
+func (w *importWorld) observed(tb testing.TB, key domain.KeyID) []string {
 	tb.Helper()
 	var recs []domain.Recorded
-	for _, raw := range w.log.streams[domain.ExternalKeyStream(account, key)] {
+	for _, raw := range w.log.streams[domain.ExternalKeyStream("111122223333", key)] {
 		rec, err := eventlog.Decode(raw)
 		if err != nil {
 			tb.Fatal(err)
@@ -112,10 +112,10 @@ func TestAnImportRecordsUsesAndFactsAboutKeys(t *testing.T) {
 	if res.Uses != 5 || res.Accepted != 5 || res.Facts != 4 || res.Repeated != 0 || res.RejectedCount != 0 || res.Position != w.log.position {
 		t.Errorf("got %+v at %d", res, w.log.position)
 	}
-	if diff := cmp.Diff([]string{"created@1", "disabled@3", "deleted@5"}, w.observed(t, "111122223333", "AKIANEW")); diff != "" {
+	if diff := cmp.Diff([]string{"created@1", "disabled@3", "deleted@5"}, w.observed(t, "AKIANEW")); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"first-use@1"}, w.observed(t, "111122223333", "AKIAROOT")); diff != "" {
+	if diff := cmp.Diff([]string{"first-use@1"}, w.observed(t, "AKIAROOT")); diff != "" {
 		t.Error(diff)
 	}
 	if n := len(usesIn(t, w.log, "import")); n != 5 {
@@ -152,12 +152,12 @@ func TestFactsDoNotDependOnTheOrderOfImports(t *testing.T) {
 		for _, i := range order {
 			w.load(t, records[i])
 		}
-		got := w.observed(t, "111122223333", "AKIANEW")
+		got := w.observed(t, "AKIANEW")
 		got = slices.DeleteFunc(got, func(s string) bool { return strings.HasPrefix(s, "first-use") })
 		if diff := cmp.Diff([]string{"created@1", "disabled@3", "deleted@5"}, got); diff != "" {
 			t.Error(diff)
 		}
-		root := w.observed(t, "111122223333", "AKIAROOT")
+		root := w.observed(t, "AKIAROOT")
 		if len(root) == 0 || root[0] != "first-use@1" {
 			t.Errorf("the earliest use of a key is not known: %v", root)
 		}
@@ -192,7 +192,7 @@ func TestAnImportThatBreaksAnywhereIsMendedByARetry(t *testing.T) {
 			if n := len(usesIn(t, w.log, "import")); n != 5 {
 				t.Errorf("%s, append %d: %d uses", name, n, n)
 			}
-			if diff := cmp.Diff([]string{"created@1", "disabled@3", "deleted@5"}, w.observed(t, "111122223333", "AKIANEW")); diff != "" {
+			if diff := cmp.Diff([]string{"created@1", "disabled@3", "deleted@5"}, w.observed(t, "AKIANEW")); diff != "" {
 				t.Errorf("%s, append %d: %s", name, n, diff)
 			}
 		}
@@ -234,7 +234,7 @@ func TestImportsOfTheSameRecordsAtOnceRecordEachOnce(t *testing.T) {
 		t.Errorf("%d uses", n)
 	}
 	for i := range 20 {
-		if got := w.observed(t, "111122223333", domain.KeyID(fmt.Sprint("AKIA", i))); len(got) == 0 || got[0] != fmt.Sprintf("first-use@%d", i) {
+		if got := w.observed(t, domain.KeyID(fmt.Sprint("AKIA", i))); len(got) == 0 || got[0] != fmt.Sprintf("first-use@%d", i) {
 			t.Errorf("AKIA%d: %v", i, got)
 		}
 	}
@@ -299,7 +299,7 @@ func TestANodeWhoseViewOfAKeyIsOldStillRecordsItsFacts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff([]string{"created@1", "disabled@3", "deleted@5"}, w.observed(t, "111122223333", "AKIANEW")); diff != "" {
+	if diff := cmp.Diff([]string{"created@1", "disabled@3", "deleted@5"}, w.observed(t, "AKIANEW")); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // grantAPIKey is the one grant that we know.
-const grantAPIKey = "urn:ibm:params:oauth:grant-type:apikey"
+const grantAPIKey = "urn:ibm:params:oauth:grant-type:apikey" //nolint:gosec // A name from a standard, no credential.
 
 // codeUnknownKey is IBM's code for a key that it does not know.
 const codeUnknownKey = "BXNIM0415E"

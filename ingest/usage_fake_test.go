@@ -59,6 +59,7 @@ func (l *memLog) Append(_ context.Context, stream string, exp eventlog.Expected,
 		return eventlog.Appended{}, eventlog.ErrOutcomeUnknown
 	case refused:
 		return eventlog.Appended{}, eventlog.ErrUnavailable
+	case fine, stored:
 	}
 	at, err := l.append(stream, exp, events)
 	if f == stored && err == nil {

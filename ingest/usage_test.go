@@ -34,16 +34,16 @@ func record(tb testing.TB, u *ingest.Usage, batch, text string) ingest.UsageResu
 	return res
 }
 
-// wantUses checks that the log holds exactly the uses with these ids.
-func wantUses(tb testing.TB, log reader, class string, prefix string, n int) {
+// wantUses checks that the log's client streams hold exactly the uses a-0 to a-(n-1).
+func wantUses(tb testing.TB, log reader, n int) {
 	tb.Helper()
 	got := map[string]bool{}
-	uses := usesIn(tb, log, class)
+	uses := usesIn(tb, log, "client")
 	for _, u := range uses {
 		got[u.ID] = true
 	}
 	for i := range n {
-		if id := fmt.Sprintf("%s-%d", prefix, i); !got[id] {
+		if id := fmt.Sprintf("a-%d", i); !got[id] {
 			tb.Fatalf("use %s is lost", id)
 		}
 	}
@@ -149,7 +149,7 @@ func TestBadLinesAreReportedByNumberAndGoodOnesKept(t *testing.T) {
 			if diff := cmp.Diff(want, res.Rejected); diff != "" {
 				t.Error(diff)
 			}
-			wantUses(t, log, "client", "a", 3)
+			wantUses(t, log, 3)
 			if s := fmt.Sprintf("%+v", res); strings.Contains(s, value) || strings.Contains(s, "kt_short") {
 				t.Error("the answer echoes a secret")
 			}
@@ -182,7 +182,7 @@ func TestABatchSentAgainChangesNothing(t *testing.T) {
 			if log.position != events || first.Accepted != 40_000 || first.RejectedCount != 1 {
 				t.Errorf("the log moved from %d to %d, or the first answer is wrong: %+v", events, log.position, first)
 			}
-			wantUses(t, log, "client", "a", 40_000)
+			wantUses(t, log, 40_000)
 		})
 	}
 }
@@ -248,7 +248,7 @@ func TestAnUploadThatBreaksAnywhereIsMendedByARetry(t *testing.T) {
 					if res.Accepted != 36_000 || res.Repeated != 0 {
 						t.Errorf("got %+v", res)
 					}
-					wantUses(t, log, "client", "a", 36_000)
+					wantUses(t, log, 36_000)
 				})
 			}
 		}
@@ -289,7 +289,7 @@ func TestABatchThatWasCutOtherwiseGoesOnInTheMiddleOfAChunk(t *testing.T) {
 	if res := record(t, newUsage(t, log, nil), "b", text); res.Accepted != 300 || res.Repeated != 0 {
 		t.Errorf("got %+v", res)
 	}
-	wantUses(t, log, "client", "a", 300)
+	wantUses(t, log, 300)
 }
 
 func TestTwoNodesMayWriteOneSlotAndEvenOneBatch(t *testing.T) {
@@ -548,7 +548,7 @@ func TestLargeRecordsAreCutIntoEventsThatFit(t *testing.T) {
 		text.WriteString("}\n")
 	}
 	record(t, newUsage(t, log, nil), "b", text.String())
-	wantUses(t, log, "client", "a", 60)
+	wantUses(t, log, 60)
 }
 
 func TestAnEmptyUploadLeavesNothing(t *testing.T) {

@@ -314,7 +314,7 @@ func (p *lineParser) labels(v jsontext.Value) error {
 // label keeps a field that is not ours; what is no string is kept as JSON text.
 func (p *lineParser) label(name string, v jsontext.Value) error {
 	u := &p.out.use
-	value := ""
+	var value string
 	if v.Kind() == '"' {
 		value = p.intern(v)
 	} else {

@@ -95,7 +95,7 @@ type slots struct {
 // never change, or a retry would not find its batch.
 func slotOf(s string) int {
 	h := fnv.New64a()
-	h.Write([]byte(s))
+	_, _ = h.Write([]byte(s)) // Never fails.
 	return int(h.Sum64() % domain.UsageSlots)
 }
 

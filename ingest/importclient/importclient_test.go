@@ -120,7 +120,7 @@ func rec(i int) string {
 	return fmt.Sprintf(`{"eventID":"e%d","eventName":"ListUsers","eventTime":"2026-01-01T00:00:00Z","recipientAccountId":"11112222333%d","userIdentity":{"accessKeyId":"AKIA%d"}}`, i, i%2, i%5)
 }
 
-func write(t *testing.T, path, text string) string {
+func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
@@ -140,7 +140,6 @@ func write(t *testing.T, path, text string) string {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 func load(t *testing.T, opt importclient.Options) (importclient.Report, error) {
