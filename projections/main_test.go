@@ -51,7 +51,7 @@ func newStores(tb testing.TB) *stores {
 
 func newLog(tb testing.TB) *eventlog.Log {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "kt") //nolint:usetesting // A test's own folder is too long for a socket.
+	dir, err := os.MkdirTemp("", "kt")
 	if err != nil {
 		tb.Fatal(err)
 	}

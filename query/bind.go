@@ -82,7 +82,7 @@ func (b *binder) fields(v reflect.Value) {
 }
 
 func (b *binder) set(v reflect.Value, f reflect.StructField, name, text string) {
-	switch v.Kind() { //nolint:exhaustive // The types that parameters have; another one is our own mistake.
+	switch v.Kind() {
 	case reflect.String:
 		b.setText(v, f, name, text)
 	case reflect.Int:

@@ -169,7 +169,7 @@ func (a *app) buildIngest() error {
 	}
 	cfg := ingest.UsageConfig{
 		Log: events, Keys: keyLookup{a.directory, a.keys}, SpoolDir: spool, InFlightBytesMax: uploadsInFlightBytesMax,
-		Now: time.Now, Logger: a.log.With("component", "usage"),
+		Now: time.Now, Logger: a.log.With(slog.String("component", "usage")),
 	}
 	if a.usage, err = ingest.NewUsage(cfg); err != nil {
 		return err

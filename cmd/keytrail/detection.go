@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"time"
 
@@ -22,7 +23,7 @@ func (a *app) buildDetector() error {
 	}
 	a.detector, err = ingest.NewDetector(ingest.DetectorConfig{
 		Log: ingest.NewDetectorLog(a.stores.log), Blocks: a.tracker, Evaluator: detect.NewEngine(a.stores.tables, rules),
-		Generation: a.cfg.stores.generation, Now: time.Now, Logger: a.log.With("component", "detector"),
+		Generation: a.cfg.stores.generation, Now: time.Now, Logger: a.log.With(slog.String("component", "detector")),
 	})
 	return err
 }

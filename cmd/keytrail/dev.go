@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -35,7 +36,9 @@ func newDevEventstore() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "event store on esdb://%s?tls=false (no authentication: keep it on this machine)\n", srv.Address())
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "event store on esdb://%s?tls=false (no authentication: keep it on this machine)\n", srv.Address()); err != nil {
+				return errors.Join(fmt.Errorf("print address: %w", err), srv.Close(cmd.Context()))
+			}
 			<-cmd.Context().Done()
 			return srv.Close(cmd.Context())
 		},
@@ -65,7 +68,9 @@ func newDevClickhouse() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "ClickHouse on unix socket %s\n", srv.Socket())
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "ClickHouse on unix socket %s\n", srv.Socket()); err != nil {
+				return errors.Join(fmt.Errorf("print socket: %w", err), srv.Close())
+			}
 			<-cmd.Context().Done()
 			return srv.Close()
 		},

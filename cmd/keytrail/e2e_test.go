@@ -39,7 +39,11 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		defer os.RemoveAll(dir)
+		defer func() {
+			if err := os.RemoveAll(dir); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}()
 		binary = filepath.Join(dir, "keytrail")
 		out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
 		if err != nil {
@@ -88,7 +92,11 @@ func newSystem(t *testing.T, args ...string) *system {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(data) })
+	t.Cleanup(func() {
+		if err := os.RemoveAll(data); err != nil {
+			t.Error(err)
+		}
+	})
 	s := &system{t: t, data: data, log: &syncBuffer{}}
 	s.start(args...)
 	t.Cleanup(func() {
@@ -194,7 +202,11 @@ func (s *system) exported() []map[string]any {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() {
+		if err := resp.Body.Close(); err != nil {
+			s.t.Error(err)
+		}
+	}()
 	var all []map[string]any
 	dec := json.NewDecoder(resp.Body)
 	for {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -26,7 +27,7 @@ func (a *app) buildHTTP() error {
 		Store: a.stores.tables, Progress: a.tracker, Projections: positions{a.stores.log, a.tracker, a.detector}, Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
 		Poisoned: func() uint64 { return a.tracker.Status().Poisoned },
-		Others:   []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: time.Now, Logger: a.log.With("component", "query"),
+		Others:   []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: time.Now, Logger: a.log.With(slog.String("component", "query")),
 	})
 	if err != nil {
 		return err

@@ -107,7 +107,7 @@ func TestNoSecretIsFoundAnywhere(t *testing.T) {
 			`{"time":"2026-01-01T00:00:00Z","key_id":"k","target":"https://x/?apikey=` + key.Apikey + `"}`,
 			`{"time":"2026-01-01T00:00:00Z","key_id":"k","note":"` + key.Apikey + `"}`,
 		} {
-			resp, err := s.api.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/v1/usage", Body: strings.NewReader(line)})
+			resp, err := s.api.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/v1/usage", Body: strings.NewReader(line)}) //nolint:bodyclose // readAll closes it.
 			if err != nil && strings.Contains(err.Error(), key.Apikey) {
 				t.Errorf("the refusal %v holds the secret", err)
 			}
@@ -144,7 +144,7 @@ func TestNoSecretIsFoundAnywhere(t *testing.T) {
 func (s *system) login(key string) {
 	s.t.Helper()
 	form := url.Values{"grant_type": {"urn:ibm:params:oauth:grant-type:apikey"}, "apikey": {key}}
-	resp, err := http.PostForm(s.srv.Address+"/identity/token", form)
+	resp, err := http.PostForm(s.srv.Address+"/identity/token", form) //nolint:bodyclose // readAll closes it.
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 // run executes one command line and returns the exit code: 0 done, 1 failed, 2 a check
 // found differences.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot() //nolint:contextcheck // Commands run under ctx: cobra passes it on.
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -26,7 +26,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, errDifferent):
 		return 2
 	}
-	fmt.Fprintln(stderr, "keytrail:", err)
+	_, _ = fmt.Fprintln(stderr, "keytrail:", err) // The exit code says it too.
 	return 1
 }
 

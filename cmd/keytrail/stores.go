@@ -86,16 +86,16 @@ func openStores(ctx context.Context, f storeFlags, ui progress, log *slog.Logger
 
 // openLog connects to the event log, after starting the embedded one if none is named.
 func (s *stores) openLog(ctx context.Context, f storeFlags, run string, log *slog.Logger) error {
-	cfg := eventlog.Config{Connection: f.eventstore, Logger: log.With("component", "eventlog")}
+	cfg := eventlog.Config{Connection: f.eventstore, Logger: log.With(slog.String("component", "eventlog"))}
 	if f.eventstore == "" {
-		srv, err := eventstore.Open(eventstore.Config{
-			Dir: filepath.Join(f.data, "eventstore"), Socket: filepath.Join(run, "es.sock"), Logger: log.With("component", "eventstore"),
+		srv, err := eventstore.Open(eventstore.Config{ //nolint:contextcheck // Opening is local and short; the server outlives ctx.
+			Dir: filepath.Join(f.data, "eventstore"), Socket: filepath.Join(run, "es.sock"), Logger: log.With(slog.String("component", "eventstore")),
 		})
 		if err != nil {
 			return fmt.Errorf("open embedded event store: %w", err)
 		}
 		s.close = append(s.close, func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), closeMax)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeMax)
 			defer cancel()
 			return srv.Close(ctx)
 		})
@@ -112,7 +112,7 @@ func (s *stores) openLog(ctx context.Context, f storeFlags, run string, log *slo
 
 // openTables connects to ClickHouse, after starting the embedded engine if none is named.
 func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui progress, log *slog.Logger) error {
-	cfg := clickhouse.Config{DSN: f.clickhouse, Database: "keytrail_" + f.generation, Logger: log.With("component", "clickhouse")}
+	cfg := clickhouse.Config{DSN: f.clickhouse, Database: "keytrail_" + f.generation, Logger: log.With(slog.String("component", "clickhouse"))}
 	if f.clickhouse == "" {
 		lib, err := f.engine.ensure(ctx, ui)
 		if err != nil {
@@ -120,7 +120,7 @@ func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui pr
 		}
 		srv, err := engine.Start(ctx, engine.Config{
 			Dir: filepath.Join(f.data, "clickhouse"), Library: lib, RuntimeDir: run,
-			AllowUnconfined: f.engine.allowUnconfined, Logger: log.With("component", "engine"),
+			AllowUnconfined: f.engine.allowUnconfined, Logger: log.With(slog.String("component", "engine")),
 		})
 		if err != nil {
 			return fmt.Errorf("start embedded ClickHouse engine: %w", err)

@@ -80,8 +80,11 @@ func freeAddress(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return address
 }
 
 // killOnce lets the writers work for a moment, then kills the server or only its engine,
@@ -134,14 +137,14 @@ func gone(err error) bool {
 }
 
 // insist sends the same bytes under the same batch id until they are acknowledged.
-func (tt *torture) insist(path, batch string, body []byte, n int) {
+func (tt *torture) insist(ctx context.Context, path, batch string, body []byte, n int) {
 	for {
 		h := http.Header{"Keytrail-Batch-Id": {batch}, "Content-Type": {"application/x-ndjson"}}
 		var out struct {
 			Rejected []struct{ Error string } `json:"rejected"`
 		}
-		// Not the test's context: what was sent must be acknowledged before it is counted.
-		err := tt.api.Load().JSON(context.Background(), client.Request{Method: http.MethodPost, Path: path, Header: h, Body: bytes.NewReader(body), Length: int64(len(body))}, nil, &out)
+		// Not cancelled with ctx: what was sent must be acknowledged before it is counted.
+		err := tt.api.Load().JSON(context.WithoutCancel(ctx), client.Request{Method: http.MethodPost, Path: path, Header: h, Body: bytes.NewReader(body), Length: int64(len(body))}, nil, &out)
 		switch {
 		case err == nil && len(out.Rejected) == 0:
 			tt.sent.Add(int64(n))
@@ -169,7 +172,7 @@ func (tt *torture) importing(ctx context.Context, rng *rand.Rand) {
 				rng.IntN(9), rng.IntN(40), 1+rng.IntN(28), rng.IntN(24), rng.IntN(250), who, batch, i))
 		}
 		body := strings.Join(append(append([]string{}, lines...), last...), "\n")
-		tt.insist("/v1/imports/cloudtrail", fmt.Sprintf("import-%d-%d", who, batch), []byte(body), len(lines))
+		tt.insist(ctx, "/v1/imports/cloudtrail", fmt.Sprintf("import-%d-%d", who, batch), []byte(body), len(lines))
 		last = lines[:20]
 	}
 }
@@ -182,7 +185,7 @@ func (tt *torture) using(ctx context.Context, rng *rand.Rand) {
 		for i := range 300 {
 			fmt.Fprintf(&b, `{"id":"use-%d-%d-%d","time":"2026-04-%02dT%02d:10:00Z","key_id":"k%d","action":"thing.read","outcome":"success","source_ip":"198.51.100.%d"}`+"\n", who, batch, i, 1+rng.IntN(28), rng.IntN(24), rng.IntN(30), rng.IntN(250))
 		}
-		tt.insist("/v1/usage", fmt.Sprintf("use-%d-%d", who, batch), b.Bytes(), 300)
+		tt.insist(ctx, "/v1/usage", fmt.Sprintf("use-%d-%d", who, batch), b.Bytes(), 300)
 	}
 }
 

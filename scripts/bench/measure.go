@@ -21,7 +21,7 @@ func residentBytes(pid int) (own, children int64, err error) {
 		return 0, 0, err
 	}
 	for _, name := range tasks {
-		b, err := os.ReadFile(name) //nolint:gosec // Below /proc.
+		b, err := os.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // A thread that ended meanwhile.
 		}
