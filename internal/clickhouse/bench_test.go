@@ -98,6 +98,7 @@ func BenchmarkSelect(b *testing.B) {
 }
 
 func drain(b *testing.B, s *clickhouse.Store, q clickhouse.Query) {
+	b.Helper()
 	rows, err := s.Query(b.Context(), q)
 	if err != nil {
 		b.Error(err)

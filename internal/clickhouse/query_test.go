@@ -259,10 +259,10 @@ func texts(t *testing.T, s *clickhouse.Store, q clickhouse.Query) []string {
 	return out
 }
 
-func exec(t testing.TB, s *clickhouse.Store, sql string, args ...any) {
-	t.Helper()
-	if err := s.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatalf("%s: %v", sql, err)
+func exec(tb testing.TB, s *clickhouse.Store, sql string, args ...any) {
+	tb.Helper()
+	if err := s.Exec(tb.Context(), sql, args...); err != nil {
+		tb.Fatalf("%s: %v", sql, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -37,10 +38,18 @@ func insertRange(ctx context.Context, s *clickhouse.Store, opt clickhouse.Insert
 	})
 }
 
-func count(t testing.TB, s *clickhouse.Store, table string) (n uint64) {
-	t.Helper()
-	if err := s.Row(t.Context(), clickhouse.Select{Table: table, Scope: clickhouse.ScopeAll(), Columns: []string{"count()"}}, &n); err != nil {
-		t.Fatal(err)
+// shut closes c, which must work.
+func shut(tb testing.TB, c io.Closer) {
+	tb.Helper()
+	if err := c.Close(); err != nil {
+		tb.Errorf("close: %v", err)
+	}
+}
+
+func count(tb testing.TB, s *clickhouse.Store, table string) (n uint64) {
+	tb.Helper()
+	if err := s.Row(tb.Context(), clickhouse.Select{Table: table, Scope: clickhouse.ScopeAll(), Columns: []string{"count()"}}, &n); err != nil {
+		tb.Fatal(err)
 	}
 	return n
 }
@@ -341,7 +350,7 @@ func TestClosingAResultEarlyFreesItsConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer shut(t, s)
 	for range 5 {
 		rows, err := s.Query(t.Context(), clickhouse.Select{Table: "system.numbers", Scope: clickhouse.ScopeAll(), Columns: []string{"number"}})
 		if err != nil {
@@ -438,12 +447,12 @@ func TestTheSameCodeWorksOverTCP(t *testing.T) {
 	forward := forwarder(t, socket)
 	server := &http.Server{Handler: forward}
 	go func() { _ = server.Serve(listener) }()
-	defer server.Close()
+	defer shut(t, server)
 	s, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: "http://" + listener.Addr().String() + "/over_tcp", Logger: clickhousetest.Logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer shut(t, s)
 	exec(t, s, "DROP TABLE IF EXISTS t")
 	exec(t, s, simpleTable)
 	for range 2 {
@@ -461,12 +470,12 @@ func TestWhatIsAcknowledgedSurvivesAKilledEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Close()
+	defer shut(t, server)
 	s, err := clickhouse.Open(t.Context(), clickhouse.Config{Socket: server.Socket(), Logger: clickhousetest.Logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer shut(t, s)
 	exec(t, s, simpleTable)
 	const blocks, rows = 60, 500
 	var (

@@ -91,6 +91,7 @@ func Store(tb testing.TB) *clickhouse.Store {
 
 // Logger logs to the test's log.
 func Logger(tb testing.TB) *slog.Logger {
+	tb.Helper()
 	return slog.New(slog.NewTextHandler(&logWriter{tb: tb}, nil))
 }
 

@@ -134,7 +134,7 @@ func prepareChild(cfg childConfig) error {
 		"-connections", fmt.Sprint(cfg.connections), "-socket-fd", fmt.Sprint(socketFD),
 		"-lock-fd", fmt.Sprint(lockFD), fmt.Sprintf("-confined=%t", confined),
 	}
-	err = syscall.Exec(program, args, []string{"TZ=UTC", "LC_ALL=C.UTF-8"})
+	err = syscall.Exec(program, args, []string{"TZ=UTC", "LC_ALL=C.UTF-8"}) //nolint:gosec // This very program.
 	return fmt.Errorf("run the second stage: %w", err)
 }
 
@@ -273,7 +273,7 @@ func checkLibrary(path string) error {
 		return fmt.Errorf("%w: %s is for %s, this machine is %s; %s", ErrLibrary, path, header.Machine, want, todo)
 	}
 	for _, p := range header.Progs {
-		if p.Off+p.Filesz > uint64(info.Size()) {
+		if p.Off+p.Filesz > uint64(info.Size()) { //nolint:gosec // A size.
 			return fmt.Errorf("%w: %s is cut short at %d bytes; %s", ErrLibrary, path, info.Size(), todo)
 		}
 	}

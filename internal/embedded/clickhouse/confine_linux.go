@@ -152,7 +152,7 @@ func sealProcess(cfg childConfig) error {
 		return nil
 	}
 	filter := denyCalls()
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]} //nolint:gosec // Some dozens.
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {
 		return fmt.Errorf("%w: seccomp: %w", ErrUnconfined, errno)
@@ -183,12 +183,12 @@ func denyCalls() []unix.SockFilter {
 	n := len(denied)
 	filter := []unix.SockFilter{
 		{Code: load, K: 4}, // The architecture.
-		{Code: ifEqual, K: auditArch, Jf: uint8(n + 2)},
-		{Code: load, K: 0}, // The call's number.
-		{Code: ifAbove, K: x32Bit, Jt: uint8(n)},
+		{Code: ifEqual, K: auditArch, Jf: uint8(n + 2)}, //nolint:gosec // Some dozens.
+		{Code: load, K: 0},                       // The call's number.
+		{Code: ifAbove, K: x32Bit, Jt: uint8(n)}, //nolint:gosec // Some dozens.
 	}
 	for i, call := range denied {
-		filter = append(filter, unix.SockFilter{Code: ifEqual, K: call, Jt: uint8(n - 1 - i)})
+		filter = append(filter, unix.SockFilter{Code: ifEqual, K: call, Jt: uint8(n - 1 - i)}) //nolint:gosec // Some dozens.
 	}
 	// The last comparison falls through to "allow" when it does not match.
 	filter[len(filter)-1].Jt, filter[len(filter)-1].Jf = 0, 1

@@ -86,7 +86,7 @@ func (h *handler) statement(w http.ResponseWriter, r *http.Request) {
 	case kindOf(req.query) == kindSelect:
 		err = h.query(r.Context(), w, session, req)
 	default:
-		err = h.command(w, session, req)
+		err = h.command(r.Context(), w, session, req)
 	}
 	if err != nil {
 		h.fail(r.Context(), w, err)
@@ -119,13 +119,14 @@ func feed(in insert, body io.Reader) error {
 	buf := make([]byte, insertPiece)
 	for {
 		n, readErr := fill(body, buf)
-		if readErr != nil && !errors.Is(readErr, io.EOF) {
+		end := errors.Is(readErr, io.EOF)
+		if readErr != nil && !end {
 			return fmt.Errorf("the insert's data broke off: %w", readErr)
 		}
 		if err := in.append(buf[:n]); err != nil {
 			return err
 		}
-		if readErr != nil {
+		if end {
 			return nil
 		}
 	}
@@ -144,7 +145,7 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 
 // command runs a statement without streaming; its output is small. It goes on
 // when the client leaves, as ClickHouse does it.
-func (h *handler) command(w http.ResponseWriter, s *session, req request) error {
+func (h *handler) command(ctx context.Context, w http.ResponseWriter, s *session, req request) error {
 	return s.with(req.database, req.settings, func(c *conn) error {
 		out, err := c.run(req.query, req.format)
 		if err != nil {
@@ -152,7 +153,7 @@ func (h *handler) command(w http.ResponseWriter, s *session, req request) error 
 		}
 		defer out.free()
 		if _, err := w.Write(out.bytes()); err != nil {
-			h.logger.Debug("client_left", slog.Any("error", err))
+			h.logger.DebugContext(ctx, "client_left", slog.Any("error", err))
 		}
 		return nil
 	})

@@ -87,7 +87,7 @@ func (l *library) open() (*conn, error) {
 		texts[i] = append([]byte(a), 0)
 		argv[i] = unsafe.Pointer(&texts[i][0])
 	}
-	handle := l.connect(int32(len(texts)), unsafe.Pointer(&argv[0]))
+	handle := l.connect(int32(len(texts)), unsafe.Pointer(&argv[0])) //nolint:gosec // A few arguments of ours.
 	runtime.KeepAlive(texts)
 	runtime.KeepAlive(argv)
 	if handle == nil {

@@ -2,6 +2,7 @@ package clickhouse_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -26,7 +27,8 @@ const (
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == helperParent {
-		os.Exit(runHelperParent(os.Args[2], os.Args[3], os.Args[4]))
+		fmt.Fprintln(os.Stderr, runHelperParent(os.Args[2], os.Args[3], os.Args[4]))
+		os.Exit(1)
 	}
 	if len(os.Args) > 1 && os.Args[1] == helperNoLandlock {
 		os.Exit(runWithoutLandlock(os.Args[2:]))
@@ -61,10 +63,10 @@ func start(t *testing.T, cfg embedded.Config) *embedded.Server {
 }
 
 // client speaks HTTP to an engine's socket.
-func client(t testing.TB, socket string) *http.Client {
-	t.Helper()
+func client(tb testing.TB, socket string) *http.Client {
+	tb.Helper()
 	transport := unixTransport(socket)
-	t.Cleanup(transport.CloseIdleConnections)
+	tb.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
 
@@ -76,31 +78,31 @@ type answer struct {
 }
 
 // ask sends one statement in the body with the URL's parameters.
-func ask(t testing.TB, c *http.Client, body string, params ...string) answer {
-	t.Helper()
+func ask(tb testing.TB, c *http.Client, body string, params ...string) answer {
+	tb.Helper()
 	values := url.Values{}
 	for i := 0; i+1 < len(params); i += 2 {
 		values.Set(params[i], params[i+1])
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://engine/?"+values.Encode(), strings.NewReader(body))
+	req, err := http.NewRequestWithContext(tb.Context(), http.MethodPost, "http://engine/?"+values.Encode(), strings.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	res, err := c.Do(req)
 	if err != nil {
-		t.Fatalf("post: %v", err)
+		tb.Fatalf("post: %v", err)
 	}
-	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
+	err = errors.Join(err, res.Body.Close())
 	return answer{status: res.StatusCode, code: res.Header.Get("X-ClickHouse-Exception-Code"), body: string(text), err: err}
 }
 
 // must is ask for statements that have to work.
-func must(t testing.TB, c *http.Client, statement string, params ...string) string {
-	t.Helper()
-	a := ask(t, c, statement, params...)
+func must(tb testing.TB, c *http.Client, statement string, params ...string) string {
+	tb.Helper()
+	a := ask(tb, c, statement, params...)
 	if a.status != http.StatusOK || a.err != nil {
-		t.Fatalf("%s: status %d, %s, %v", statement, a.status, a.body, a.err)
+		tb.Fatalf("%s: status %d, %s, %v", statement, a.status, a.body, a.err)
 	}
 	return strings.TrimSpace(a.body)
 }

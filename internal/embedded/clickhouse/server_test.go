@@ -159,20 +159,18 @@ func zombie(pid int) bool {
 
 // runHelperParent starts an engine, stores a row, says the child's id and waits
 // to be killed.
-func runHelperParent(dir, library, runtimeDir string) int {
+func runHelperParent(dir, library, runtimeDir string) error {
 	s, err := embedded.Start(context.Background(), embedded.Config{
 		Dir: dir, Library: library, RuntimeDir: runtimeDir, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
 	c := &http.Client{Transport: unixTransport(s.Socket())}
 	for _, sql := range []string{"CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a", "INSERT INTO t VALUES (7)"} {
 		res, err := c.Post("http://engine/", "", strings.NewReader(sql))
 		if err != nil || res.StatusCode != http.StatusOK {
-			fmt.Fprintln(os.Stderr, sql, err)
-			return 1
+			return fmt.Errorf("%s: %w", sql, err)
 		}
 		_ = res.Body.Close()
 	}
@@ -194,7 +192,11 @@ func TestAnUnusableLibraryIsToldWithWhatToDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer good.Close()
+	defer func() {
+		if err := good.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	head := make([]byte, 1<<20)
 	if _, err := io.ReadFull(good, head); err != nil {
 		t.Fatal(err)
