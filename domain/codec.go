@@ -27,7 +27,8 @@ func EventTypes() []string {
 }
 
 // EncodeEvent returns the stored bytes of e and whether they are JSON. Only usage
-// batches are not.
+// batches are not. What looks like a key's value is struck out of JSON; uses are refused
+// at intake if they hold one.
 func EncodeEvent(e Event) (data []byte, isJSON bool, err error) {
 	u, ok := e.(UsageRecorded)
 	if !ok {
@@ -35,7 +36,7 @@ func EncodeEvent(e Event) (data []byte, isJSON bool, err error) {
 		if err != nil {
 			return nil, false, fmt.Errorf("encode %s: %w", e.Type(), err)
 		}
-		return data, true, nil
+		return redactKeyValues(data), true, nil
 	}
 	head, err := json.Marshal(u.Batch)
 	if err != nil {
@@ -119,14 +120,15 @@ func decodeUsage(data []byte) (Event, error) {
 	return UsageRecorded{Batch: b}, nil
 }
 
-// EncodeMetadata returns the stored bytes of m, always JSON.
+// EncodeMetadata returns the stored bytes of m, always JSON, with what looks like a key's
+// value struck out.
 func EncodeMetadata(m Metadata) ([]byte, error) {
 	m.Schema = MetadataSchema
 	b, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode metadata: %w", err)
 	}
-	return b, nil
+	return redactKeyValues(b), nil
 }
 
 // DecodeMetadata reads what [EncodeMetadata] wrote.

@@ -25,6 +25,8 @@ func checkText(field, s string, bytesMax int) error {
 		return Errorf(Invalid, "is longer than %d bytes", bytesMax).WithField(field).WithMessageCode("too_long")
 	case !utf8.ValidString(s) || strings.ContainsRune(s, 0):
 		return Errorf(Invalid, "is not text").WithField(field).WithMessageCode("invalid_text")
+	case LooksLikeKeyValue(s):
+		return Errorf(Invalid, "holds what looks like the value of a key").WithField(field).WithMessageCode("holds_secret")
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ type finding struct {
 
 func (s *system) findings() []finding {
 	s.t.Helper()
-	return get[struct{ Findings []finding }](s, "/v1/findings", url.Values{"limit": {"1000"}}).Findings
+	return get[struct{ Findings []finding }](s, "/v1/findings", url.Values{"limit": {"500"}}).Findings
 }
 
 func TestEachCloudTrailRecordIsOneUseHoweverOftenItIsImported(t *testing.T) {
@@ -121,6 +121,18 @@ func TestNoSecretIsFoundAnywhere(t *testing.T) {
 		err := s.post(http.MethodPost, "/v1/apikeys/"+url.PathEscape(key.Apikey)+"/lock", nil, nil)
 		if err == nil || strings.Contains(err.Error(), key.Apikey) {
 			t.Errorf("locking a secret: %v, want a refusal that does not repeat it", err)
+		}
+		if err := s.post(http.MethodPost, "/v1/apikeys", map[string]string{"name": key.Apikey, "iam_id": iam}, nil); status(err) != 400 || strings.Contains(err.Error(), key.Apikey) {
+			t.Errorf("naming a key by a secret: %v, want 400 without it", err)
+		}
+		req := httpRequest(http.MethodGet, "/v1/events/export")
+		req.Header.Set("Transaction-Id", key.Apikey)
+		req.Header.Set("User-Agent", key.Apikey)
+		req.Query = url.Values{"filter": {`message:"` + key.Apikey + `"`}}
+		if resp, err := s.api.Do(t.Context(), req); err != nil {
+			t.Error(err)
+		} else {
+			readAll(t, resp.Body)
 		}
 		if err := s.post(http.MethodDelete, "/v1/apikeys/"+key.ID, nil, nil); err != nil {
 			t.Fatal(err)

@@ -146,8 +146,10 @@ var allowed = map[string][]string{
 		"domain",
 		"github.com/gin-gonic/gin",
 	},
-	"internal/keystore": {},
-	"internal/launch":   {},
+	"internal/keystore": {
+		"domain",
+	},
+	"internal/launch": {},
 	"internal/obs": {
 		"github.com/prometheus/client_golang/prometheus",
 		"github.com/prometheus/client_golang/prometheus/collectors",

@@ -6,10 +6,12 @@ import (
 	"io"
 	"math/big"
 	"strings"
+
+	"example.com/keytrail/domain"
 )
 
 // KeyPrefix begins every key value that keytrail makes.
-const KeyPrefix = "kt_"
+const KeyPrefix = domain.KeyValuePrefix
 
 const (
 	base62Digits  = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
