@@ -129,7 +129,7 @@ func TestNoSecretIsFoundAnywhere(t *testing.T) {
 		req.Header.Set("Transaction-Id", key.Apikey)
 		req.Header.Set("User-Agent", key.Apikey)
 		req.Query = url.Values{"filter": {`message:"` + key.Apikey + `"`}}
-		if resp, err := s.api.Do(t.Context(), req); err != nil {
+		if resp, err := s.api.Do(t.Context(), req); err != nil { //nolint:bodyclose // readAll closes it.
 			t.Error(err)
 		} else {
 			readAll(t, resp.Body)
