@@ -22,6 +22,7 @@ import (
 	"example.com/keytrail/internal/keystore"
 	"example.com/keytrail/internal/obs"
 	"example.com/keytrail/projections"
+	"example.com/keytrail/query/detect"
 )
 
 const (
@@ -63,6 +64,7 @@ type app struct {
 	tracker   *projections.Tracker
 	detector  *ingest.Detector
 	metrics   *prometheus.Registry
+	rules     []*detect.Rule
 
 	listener net.Listener
 	server   *http.Server
@@ -81,7 +83,10 @@ func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger
 	if a.nonce, err = newNonce(); err != nil {
 		return nil, err
 	}
-	// The address first: the cheapest fault is found before the dearest work.
+	// The cheapest faults are found before the dearest work.
+	if err := a.loadRules(); err != nil {
+		return nil, err
+	}
 	if a.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.listen); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w (choose another with --listen)", cfg.listen, err)
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"example.com/keytrail/internal/client"
+	engine "example.com/keytrail/internal/embedded/clickhouse"
 	"example.com/keytrail/internal/launch"
 )
 
@@ -29,6 +30,9 @@ const startMax = 2 * time.Minute
 var binary string
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == engine.Subcommand {
+		os.Exit(engine.RunChild(os.Args[2:])) // A server in this process starts this binary as its engine.
+	}
 	flag.Parse()
 	os.Exit(func() int {
 		if testing.Short() {
@@ -104,7 +108,8 @@ func newSystem(t *testing.T, args ...string) *system {
 			s.stop()
 		}
 		if t.Failed() {
-			t.Logf("the server said:\n%s", s.log)
+			said := s.log.String()
+			t.Logf("the server said at last:\n%s", said[max(0, len(said)-8<<10):])
 		}
 	})
 	return s

@@ -103,7 +103,7 @@ func (s *stores) openLog(ctx context.Context, f storeFlags, run string, log *slo
 	}
 	l, err := eventlog.Open(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("open event log: %w", err)
+		return fmt.Errorf("%w (check --eventstore and that the server is up)", err)
 	}
 	s.log = l
 	s.close = append(s.close, l.Close)
@@ -131,7 +131,7 @@ func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui pr
 	}
 	t, err := clickhouse.Open(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("open ClickHouse: %w", err)
+		return fmt.Errorf("open ClickHouse: %w (check --clickhouse and that the server is up)", err)
 	}
 	s.tables = t
 	s.close = append(s.close, t.Close)

@@ -120,7 +120,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 	req.Header.Set("User-Agent", "keytrail-cli")
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask server %s: %w", c.base.Redacted(), err)
+		return nil, fmt.Errorf("ask server %s: %w (is 'keytrail serve' running there? name another with --server)", c.base.Redacted(), err)
 	}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil

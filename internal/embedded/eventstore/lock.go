@@ -29,9 +29,9 @@ func lockFolder(dir string) (*folderLock, error) {
 		}
 		holder, readErr := io.ReadAll(io.LimitReader(f, 32))
 		if readErr != nil || len(holder) == 0 {
-			return nil, fmt.Errorf("data folder in use by another process: %s", dir)
+			return nil, fmt.Errorf("data folder in use by another process: %s; stop it, or use another folder", dir)
 		}
-		return nil, fmt.Errorf("data folder in use by pid %s: %s", strings.TrimSpace(string(holder)), dir)
+		return nil, fmt.Errorf("data folder in use by pid %s: %s; stop it, or use another folder", strings.TrimSpace(string(holder)), dir)
 	}
 	l := &folderLock{f: f}
 	if err := l.sign(); err != nil {
