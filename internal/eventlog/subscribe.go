@@ -109,10 +109,10 @@ func (s *Subscription) Close() {
 type follower struct {
 	*Subscription
 
-	confirmed chan error // Takes the first confirmation; nil after it.
-	last      uint64     // Position of the last event delivered, or where to begin after.
-	begun     bool       // last is set.
-	newest    uint64     // The newest position known to be considered.
+	confirmed chan<- error // Room for one: the first confirmation, or why there is none.
+	last      uint64       // Position of the last event delivered, or where to begin after.
+	begun     bool         // last is set.
+	newest    uint64       // The newest position known to be considered.
 	wait      time.Duration
 }
 
@@ -136,10 +136,17 @@ func (s *Subscription) run(ctx context.Context, confirmed chan error) {
 			err = fmt.Errorf("subscribe: %w", err)
 		}
 		s.err = err
-		if f.confirmed != nil {
-			f.confirmed <- err
-		}
+		f.confirm(err)
 		return
+	}
+}
+
+// confirm tells who waits for the first confirmation; later ones nobody waits for. A call
+// that hangs in the client may still confirm after run has ended: neither ever blocks.
+func (f *follower) confirm(err error) {
+	select {
+	case f.confirmed <- err:
+	default:
 	}
 }
 
@@ -168,10 +175,7 @@ func (f *follower) followOn(ctx context.Context, c *esdb.Client) error {
 		return err
 	}
 	defer sub.Close() //nolint:errcheck // It always returns nil.
-	if f.confirmed != nil {
-		f.confirmed <- nil
-		f.confirmed = nil
-	}
+	f.confirm(nil)
 	f.wait = retryFirst
 	for {
 		e := sub.Recv()
