@@ -24,7 +24,11 @@ func TestAWrongSettingIsOneErrorThatSaysWhatToDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	t.Cleanup(func() {
+		if err := taken.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	settings := filepath.Join(t.TempDir(), "keytrail.yaml")
 	if err := os.WriteFile(settings, []byte("lisen: x\n"), 0o600); err != nil {
 		t.Fatal(err)
