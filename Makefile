@@ -21,6 +21,7 @@ run: build ## build, fetch the engine, start on embedded stores with a demonstra
 
 test: build ## all tests with the race detector
 	$(BIN) dev engine
+	cd web && npm ci --silent && npm test --silent
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m ./...
 
