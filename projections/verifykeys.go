@@ -17,7 +17,9 @@ import (
 // violations, the rollups and their marks.
 func (v *verifier) keys(ctx context.Context) (err error) {
 	k := &keyVerifier{verifier: v}
-	defer func() { err = errors.Join(err, closeAll(k.uses, k.states, k.newest, k.violations, k.hours, k.marks)) }()
+	defer func() {
+		err = errors.Join(err, closeAll(k.uses, k.states, k.newest, k.violations, k.earlier, k.hours, k.marks))
+	}()
 	if err := k.open(ctx); err != nil {
 		return err
 	}
@@ -46,7 +48,9 @@ func (v *verifier) keys(ctx context.Context) (err error) {
 type keyVerifier struct {
 	*verifier
 
-	uses, states, newest, violations, hours, marks *cursor
+	// earlier are the marks as they were before the rollups were read, marks as they were
+	// after: a rollup may be made anew between any two statements.
+	uses, states, newest, violations, earlier, hours, marks *cursor
 
 	account domain.AccountID
 	entered bool
@@ -57,11 +61,14 @@ type keyVerifier struct {
 type bucket struct {
 	dirty, clean uint64 // The table's marks.
 	touched      uint64 // Newest block with a use in the hour.
+	moved        bool   // The marks changed while the rollups were read.
 }
 
 // compared reports whether the hour's rollup is what readers take, and was made of
 // what is compared here.
-func (b *bucket) compared(last uint64) bool { return b.clean >= b.dirty && b.clean <= last }
+func (b *bucket) compared(last uint64) bool {
+	return b.clean >= b.dirty && b.clean <= last && !b.moved
+}
 
 func columnsOf(like Rows, names ...string) []Column {
 	out := make([]Column, len(names))
@@ -89,6 +96,10 @@ func (k *keyVerifier) open(ctx context.Context) error {
 	hourly := append(columnsOf(uses.rows(), "account_id", "key_id"), Column{"hour", []int64{}}, Column{"iam_id", []string{}},
 		Column{"action", []string{}}, Column{"version", []uint64{}}, Column{"count", []uint64{}}, Column{"failures", []uint64{}},
 		Column{"bytes", []uint64{}}, Column{"addresses", []uint64{}})
+	marks := clickhouse.Select{
+		Table: tableUsageBuckets, GroupBy: []string{"account_id", "hour"}, OrderBy: []string{"account_id", "hour"},
+		Columns: []string{"account_id", "toInt64(toUnixTimestamp(hour))", "max(dirty)", "max(clean)"},
+	}
 	queries := []struct {
 		to   **cursor
 		q    clickhouse.Select
@@ -98,14 +109,12 @@ func (k *keyVerifier) open(ctx context.Context) error {
 		{&k.states, clickhouse.Select{Table: tableKeyStates, OrderBy: []string{"account_id", "key_id", "effective_at", "event_id"}, Where: []clickhouse.Cond{k.upTo()}}, states.rows().Columns},
 		{&k.newest, clickhouse.Select{Table: tableAPIKeys, Final: true, OrderBy: []string{"account_id", "id"}}, newest.rows().Columns},
 		{&k.violations, clickhouse.Select{Table: tableViolations, Final: true, OrderBy: useOrder, Where: []clickhouse.Cond{clickhouse.Raw("retracted = 0")}}, violationRow()},
+		{&k.earlier, marks, buckets.rows().Columns},
 		{&k.hours, clickhouse.Select{
 			Table: tableUsageHourly, Final: true, OrderBy: []string{"account_id", "key_id", "hour", "iam_id", "action"},
 			Columns: []string{"account_id", "key_id", "toInt64(toUnixTimestamp(hour))", "iam_id", "action", "version", "count", "failures", "bytes", "finalizeAggregation(addresses)"},
 		}, hourly},
-		{&k.marks, clickhouse.Select{
-			Table: tableUsageBuckets, GroupBy: []string{"account_id", "hour"}, OrderBy: []string{"account_id", "hour"},
-			Columns: []string{"account_id", "toInt64(toUnixTimestamp(hour))", "max(dirty)", "max(clean)"},
-		}, buckets.rows().Columns},
+		{&k.marks, marks, (&bucketRows{}).rows().Columns},
 	}
 	for _, q := range queries {
 		c, err := openCursor(ctx, k.store, q.q, q.like)
@@ -168,6 +177,11 @@ func (k *keyVerifier) enterMarks(account domain.AccountID, all bool) error {
 			return nil
 		}
 		b := &bucket{dirty: value[uint64](k.marks, "dirty"), clean: value[uint64](k.marks, "clean")}
+		moved, err := k.movedSince(of, b)
+		if err != nil {
+			return err
+		}
+		b.moved = moved
 		if hour := value[int64](k.marks, "hour"); of == account && !all {
 			k.buckets[hour] = b
 		} else {
@@ -178,6 +192,24 @@ func (k *keyVerifier) enterMarks(account domain.AccountID, all bool) error {
 		}
 	}
 	return nil
+}
+
+// movedSince reports whether the hour at which marks stands had other marks earlier.
+func (k *keyVerifier) movedSince(account domain.AccountID, b *bucket) (bool, error) {
+	hour := value[int64](k.marks, "hour")
+	for k.earlier.valid {
+		of, at := domain.AccountID(value[string](k.earlier, "account_id")), value[int64](k.earlier, "hour")
+		if of > account || of == account && at > hour {
+			break
+		}
+		if of == account && at == hour {
+			return value[uint64](k.earlier, "dirty") != b.dirty || value[uint64](k.earlier, "clean") != b.clean, nil
+		}
+		if err := k.earlier.next(); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // leave compares the marks of the account that the walk leaves.

@@ -24,6 +24,10 @@ import (
 // closeMax bounds how long a store may take to end in good order.
 const closeMax = 20 * time.Second
 
+// statementsMax bounds the statements that ClickHouse works on at once. A verification holds
+// seven open; the block runner, the detector and readers must not wait for it.
+const statementsMax = 16
+
 // storeFlags say where the two stores are.
 type storeFlags struct {
 	data       string
@@ -112,14 +116,14 @@ func (s *stores) openLog(ctx context.Context, f storeFlags, run string, log *slo
 
 // openTables connects to ClickHouse, after starting the embedded engine if none is named.
 func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui progress, log *slog.Logger) error {
-	cfg := clickhouse.Config{DSN: f.clickhouse, Database: "keytrail_" + f.generation, Logger: log.With(slog.String("component", "clickhouse"))}
+	cfg := clickhouse.Config{DSN: f.clickhouse, Database: "keytrail_" + f.generation, MaxConns: statementsMax, Logger: log.With(slog.String("component", "clickhouse"))}
 	if f.clickhouse == "" {
 		lib, err := f.engine.ensure(ctx, ui)
 		if err != nil {
 			return err
 		}
 		srv, err := engine.Start(ctx, engine.Config{
-			Dir: filepath.Join(f.data, "clickhouse"), Library: lib, RuntimeDir: run,
+			Dir: filepath.Join(f.data, "clickhouse"), Library: lib, RuntimeDir: run, Connections: statementsMax,
 			AllowUnconfined: f.engine.allowUnconfined, Logger: log.With(slog.String("component", "engine")),
 		})
 		if err != nil {
