@@ -91,7 +91,9 @@ func TestAWrongOrMissingMasterKeyIsOneClearError(t *testing.T) {
 			t.Fatal(err)
 		}
 		i := bytes.Index(data, []byte(`"sealed": "`)) + len(`"sealed": "`) + 5
-		data[i] ^= 1
+		if data[i]++; data[i] > 'Z' || data[i] < 'A' {
+			data[i] = 'A' // Another digit of base64, whatever stood there.
+		}
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"io"
 	"log/slog"
 	"os"
@@ -24,6 +25,11 @@ import (
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
 		os.Exit(crashChild(dir, os.Getenv(crashSocket)))
+	}
+	// Each history runs against a server: a default that keeps the race detector's run short.
+	// 'go test -rapid.checks=1000' looks longer.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
