@@ -7,6 +7,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/filter"
 	"example.com/keytrail/internal/httpx"
 )
 
@@ -131,22 +132,11 @@ func showOptionsOf(c *gin.Context, now time.Time) (showOptions, error) {
 	return o, nil
 }
 
-// parseAsOf reads an RFC 3339 time, or one before now such as -7d (s, m, h, d, w).
+// parseAsOf reads a time in the forms that searches take.
 func parseAsOf(text string, now time.Time) (time.Time, error) {
-	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
-		return t.UTC(), nil
+	t, err := filter.ParseTime(text, now)
+	if err != nil {
+		return time.Time{}, domain.Errorf(domain.Invalid, "%s", err.Error()).WithField("as_of").WithMessageCode("invalid_time")
 	}
-	wrong := domain.Errorf(domain.Invalid, "must be a time like 2026-01-31T12:00:00Z, or like -7d").
-		WithField("as_of").WithMessageCode("invalid_time")
-	if len(text) < 3 || text[0] != '-' {
-		return time.Time{}, wrong
-	}
-	unit, ok := map[byte]time.Duration{
-		's': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour,
-	}[text[len(text)-1]]
-	n, err := strconv.ParseUint(text[1:len(text)-1], 10, 32)
-	if err != nil || !ok || time.Duration(n) > (1<<63-1)/unit {
-		return time.Time{}, wrong
-	}
-	return now.UTC().Add(-time.Duration(n) * unit), nil
+	return t, nil
 }

@@ -32,7 +32,7 @@ type getKeyRequest struct {
 }
 
 type showRequest struct {
-	AsOf     string `query:"as_of" description:"The key as it was then: RFC 3339, or relative such as -7d."`
+	AsOf     string `query:"as_of" description:"The key as it was then: RFC 3339, or a date, now, or relative such as -7d."`
 	History  bool   `query:"include_history" description:"Show every change."`
 	Activity bool   `query:"include_activity" description:"Count sign-ins."`
 }

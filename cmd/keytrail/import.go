@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"example.com/keytrail/ingest/importclient"
+	"example.com/keytrail/internal/importclient"
 )
 
 func newImport() *cobra.Command {

@@ -248,7 +248,7 @@ func TestNothingNamesARegistryOrAMachine(t *testing.T) {
 		if d.IsDir() && (d.Name() == ".git" || d.Name() == "node_modules" || d.Name() == "bin" || d.Name() == "data") && path != root {
 			return filepath.SkipDir
 		}
-		if d.IsDir() {
+		if d.IsDir() || d.Name() == ".git" { // In a linked worktree it is a file.
 			return nil
 		}
 		b, err := os.ReadFile(path)

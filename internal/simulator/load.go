@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"example.com/keytrail/domain"
-	"example.com/keytrail/ingest/importclient"
 	"example.com/keytrail/internal/client"
+	"example.com/keytrail/internal/importclient"
 )
 
 // LoadOptions says where to load the organisation.

@@ -21,8 +21,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"go.uber.org/goleak"
 
-	"example.com/keytrail/ingest/importclient"
 	"example.com/keytrail/internal/client"
+	"example.com/keytrail/internal/importclient"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
