@@ -34,7 +34,7 @@ lint: ## the linters of .golangci.yml
 fmt: ## format the code
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) fmt ./...
 
-bench: build ## measure: commands, usage until queryable, replay, search, disk, memory, start-up
+bench: build ## measure: the log, commands, usage until queryable, search, replay, disk, memory, start-up; says which goals are reached
 	$(BIN) dev engine
 	$(GO) run ./scripts/bench -binary $(BIN)
 

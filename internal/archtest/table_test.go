@@ -187,7 +187,10 @@ var allowed = map[string][]string{
 		"github.com/goccy/go-yaml",
 	},
 	"scripts/bench": {
+		"domain",
 		"internal/client",
+		"internal/embedded/eventstore",
+		"internal/eventlog",
 		"internal/launch",
 		"golang.org/x/sync/errgroup",
 	},

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,62 +20,6 @@ import (
 
 // recordsPerBatch is the size of one request of usage.
 const recordsPerBatch = 20_000
-
-// commands measures durable updates of keys: one client, then 32, each on keys of its own.
-func (b *bench) commands(ctx context.Context) error {
-	var me struct {
-		IAMID string `json:"iam_id"`
-	}
-	req := client.Request{Method: http.MethodGet, Path: "/v1/apikeys/details", Header: http.Header{"Iam-Apikey": {b.http.Key()}}}
-	if err := b.http.JSON(ctx, req, nil, &me); err != nil {
-		return err
-	}
-	keys := make([]string, 32)
-	for i := range keys {
-		var k struct{ ID string }
-		in := map[string]string{"name": "bench-" + strconv.Itoa(i), "iam_id": me.IAMID}
-		if err := b.http.JSON(ctx, client.Request{Method: http.MethodPost, Path: "/v1/apikeys"}, in, &k); err != nil {
-			return err
-		}
-		keys[i] = k.ID
-	}
-	for _, clients := range []int{1, 32} {
-		took, err := b.updates(ctx, keys[:clients])
-		if err != nil {
-			return err
-		}
-		b.say(fmt.Sprintf("key updates, durable, clients=%d", clients), "%.0f/s, p50 %s, p99 %s",
-			float64(len(took))/b.seconds.Seconds(), quantile(took, 0.5), quantile(took, 0.99))
-	}
-	return nil
-}
-
-// updates renames each key, one client a key, again and again until the time is up.
-func (b *bench) updates(ctx context.Context, keys []string) ([]time.Duration, error) {
-	var mu sync.Mutex // Guards all.
-	var all []time.Duration
-	end := time.Now().Add(b.seconds)
-	g, ctx := errgroup.WithContext(ctx)
-	for _, key := range keys {
-		g.Go(func() error {
-			var took []time.Duration
-			for n := 0; time.Now().Before(end); n++ {
-				t0 := time.Now()
-				in := map[string]string{"name": "bench " + strconv.FormatInt(t0.UnixNano(), 36)}
-				req := client.Request{Method: http.MethodPut, Path: "/v1/apikeys/" + key, Header: http.Header{"If-Match": {"*"}}}
-				if err := b.http.JSON(ctx, req, in, nil); err != nil {
-					return err
-				}
-				took = append(took, time.Since(t0))
-			}
-			mu.Lock()
-			all = append(all, took...)
-			mu.Unlock()
-			return nil
-		})
-	}
-	return all, g.Wait()
-}
 
 // usage sends the records and measures until acknowledged, and until queryable.
 func (b *bench) usage(ctx context.Context) error {
@@ -121,13 +64,15 @@ func (b *bench) usage(ctx context.Context) error {
 	}
 	queryable := time.Since(t0)
 	n := float64(b.uses)
-	b.say("usage, acknowledged (fsynced)", "%.0f/s (%.0f bytes a record)", n/acked.Seconds(), float64(bytesSent.Load())/n)
-	b.say("usage, until queryable", "%.0f/s", n/queryable.Seconds())
+	b.found.add(figure{name: "usage, acknowledged (fsynced)", unit: "uses/s"}, n/acked.Seconds())
+	b.found.add(figure{name: "usage, until queryable", unit: "uses/s"}, n/queryable.Seconds())
+	b.found.add(figure{name: "usage, size of a record", unit: "bytes"}, float64(bytesSent.Load())/n)
 	own, children, err := residentBytes(b.srv.PID())
 	if err != nil {
 		return err
 	}
-	b.say("memory after it, process / engine", "%.0f MB / %.0f MB", mb(own), mb(children))
+	b.found.add(figure{name: "memory of the process after usage", unit: "MB"}, mb(own))
+	b.found.add(figure{name: "memory of the engine after usage", unit: "MB"}, mb(children))
 	return b.counted(ctx, now)
 }
 

@@ -5,8 +5,12 @@
 // Machines differ and drift, so it also measures what the disk can do (fsyncs of a small
 // write, one after the other) in the same run: quote ratios.
 //
+// Figures that have a goal are measured in several rounds; the table at the end shows the
+// median of each beside its goal.
+//
 //	make bench
 //	go run ./scripts/bench -binary bin/keytrail -uses 1000000
+//	go run ./scripts/bench -parts log,commands -rounds 3 -time 5s
 package main
 
 import (
@@ -20,6 +24,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/keytrail/internal/client"
@@ -29,14 +34,23 @@ import (
 // options are the command's flags.
 type options struct {
 	binary  string
+	parts   string
+	rounds  int
 	uses    int
 	seconds time.Duration
 	clients int // Connections that send usage.
+	strict  bool
 }
+
+// allParts are the parts of a run, in their order.
+const allParts = "log,start,commands,usage,search,disk,replay"
 
 func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "bin/keytrail", "the keytrail binary")
+	flag.StringVar(&o.parts, "parts", allParts, "what to measure, separated by commas")
+	flag.IntVar(&o.rounds, "rounds", 3, "how often to measure what has a goal: the median counts")
+	flag.BoolVar(&o.strict, "strict", false, "fail if a goal is missed")
 	flag.IntVar(&o.uses, "uses", 1_000_000, "how many usage records to send")
 	flag.DurationVar(&o.seconds, "time", 5*time.Second, "how long to send commands")
 	flag.IntVar(&o.clients, "clients", 4, "connections that send usage")
@@ -53,10 +67,11 @@ func main() {
 // bench is one run: the folder, the server that is up, and where to print.
 type bench struct {
 	options
-	out  io.Writer
-	dir  string
-	srv  *launch.Server
-	http *client.Client
+	out   io.Writer
+	dir   string
+	srv   *launch.Server // Up from the first part that needs it.
+	http  *client.Client
+	found figures
 }
 
 func run(ctx context.Context, o options, out io.Writer) error {
@@ -66,22 +81,53 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 	b := &bench{options: o, out: out, dir: dir}
 	defer b.close()
-	for _, step := range []struct {
+	asked := strings.Split(o.parts, ",")
+	for _, part := range asked {
+		if !slices.Contains(strings.Split(allParts, ","), part) {
+			return fmt.Errorf("no part %q: choose from %s", part, allParts)
+		}
+	}
+	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
 	}{
-		{"disk", b.fsyncs},
-		{"start-up", b.startUp},
-		{"idle memory", b.idle},
-		{"key commands", b.commands},
+		{"log", b.logFigures},
+		{"start", b.startUp},
+		{"commands", b.commands},
 		{"usage", b.usage},
 		{"search", b.search},
-		{"disk use", b.diskUse},
+		{"disk", b.diskUse},
 		{"replay", b.replay},
 	} {
-		if err := step.run(ctx); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
+		if !slices.Contains(asked, part.name) {
+			continue
 		}
+		if err := b.ensureServer(ctx, part.name); err != nil {
+			return err
+		}
+		if err := part.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	return b.report()
+}
+
+// ensureServer starts the server for the parts that talk to one and do not start it.
+func (b *bench) ensureServer(ctx context.Context, part string) error {
+	if b.srv != nil || part == "log" || part == "start" {
+		return nil
+	}
+	_, err := b.start(ctx)
+	return err
+}
+
+// report prints the table.
+func (b *bench) report() error {
+	if err := b.found.print(b.out); err != nil {
+		return err
+	}
+	if missed := b.found.missed(); b.strict && len(missed) > 0 {
+		return fmt.Errorf("not reached: %s", strings.Join(missed, "; "))
 	}
 	return nil
 }
@@ -134,7 +180,7 @@ func (b *bench) fsyncs(context.Context) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	block, n := make([]byte, 512), 0
 	t0 := time.Now()
-	for ; time.Since(t0) < 2*time.Second; n++ {
+	for ; time.Since(t0) < time.Second; n++ {
 		if _, err := f.Write(block); err != nil {
 			return err
 		}
@@ -142,7 +188,7 @@ func (b *bench) fsyncs(context.Context) (err error) {
 			return err
 		}
 	}
-	b.say("fsyncs of this disk, one by one", "%.0f/s", float64(n)/time.Since(t0).Seconds())
+	b.found.add(figure{name: "fsyncs of this disk, one by one", unit: "/s"}, float64(n)/time.Since(t0).Seconds())
 	return nil
 }
 
@@ -158,8 +204,9 @@ func (b *bench) startUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.say("start-up, empty folder / again", "%v / %v", first.Round(time.Millisecond), again.Round(time.Millisecond))
-	return nil
+	b.found.add(figure{name: "start-up, empty folder", unit: "ms"}, ms(first))
+	b.found.add(figure{name: "start-up again", unit: "ms"}, ms(again))
+	return b.idle(ctx)
 }
 
 func (b *bench) idle(ctx context.Context) error {
@@ -172,7 +219,8 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.say("idle memory, process / engine", "%.0f MB / %.0f MB", mb(own), mb(children))
+	b.found.add(figure{name: "idle memory of the process", unit: "MB"}, mb(own))
+	b.found.add(figure{name: "idle memory of the engine", unit: "MB"}, mb(children))
 	return nil
 }
 
@@ -193,7 +241,8 @@ func (b *bench) search(ctx context.Context) error {
 			}
 			took = append(took, time.Since(t0))
 		}
-		b.say(fmt.Sprintf("%s, of %d uses: p50 / p99", q.name, b.uses), "%s / %s", quantile(took, 0.5), quantile(took, 0.99))
+		b.found.add(figure{name: q.name + ", p50", unit: "ms"}, ms(quantile(took, 0.5)))
+		b.found.add(figure{name: q.name + ", p99", unit: "ms"}, ms(quantile(took, 0.99)))
 	}
 	return nil
 }
@@ -217,7 +266,7 @@ func (b *bench) diskUse(context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.say("disk, "+part, "%.1f MB, %.1f bytes a use", mb(n), float64(n)/float64(b.uses))
+		b.found.add(figure{name: "disk, " + part + ", a use", unit: "bytes"}, float64(n)/float64(b.uses))
 	}
 	return nil
 }
@@ -238,15 +287,14 @@ func (b *bench) replay(ctx context.Context) error {
 	if err := b.waitFor(ctx, last); err != nil {
 		return err
 	}
-	took := time.Since(t0)
-	b.say("replay of the log into empty tables", "%.0f uses/s (%v with start-up)", float64(b.uses)/took.Seconds(), took.Round(time.Millisecond))
+	b.found.add(figure{name: "replay of the log into empty tables, with start-up", unit: "uses/s"}, float64(b.uses)/time.Since(t0).Seconds())
 	return nil
 }
 
-// quantile returns the q-quantile of took, rounded for reading.
+// quantile returns the q-quantile of took, which is not empty.
 func quantile(took []time.Duration, q float64) time.Duration {
 	slices.Sort(took)
-	return took[min(len(took)-1, int(q*float64(len(took))))].Round(10 * time.Microsecond)
+	return took[min(len(took)-1, int(q*float64(len(took))))]
 }
 
 func mb(n int64) float64 { return float64(n) / (1 << 20) }
