@@ -50,6 +50,7 @@ type app struct {
 	stores *stores
 	keys   *keystore.Store
 	nonce  string // Unique to this process.
+	now    func() time.Time
 
 	directory *auth.Directory
 	auth      *auth.Authenticator
@@ -74,7 +75,7 @@ type app struct {
 // newApp opens everything and listens, so that a fault shows before the first request.
 // The caller runs or closes what it gets.
 func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger) (_ *app, err error) {
-	a := &app{cfg: cfg, log: log, metrics: obs.NewRegistry()}
+	a := &app{cfg: cfg, log: log, metrics: obs.NewRegistry(), now: clock()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -100,7 +101,7 @@ func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger
 		return nil, fmt.Errorf("bring the tables up to date: %w", err)
 	}
 	a.first, err = ingest.Bootstrap(ctx, ingest.BootstrapConfig{
-		Dir: cfg.stores.data, Log: a.stores.log, Store: a.keys, Now: time.Now, Random: rand.Reader,
+		Dir: cfg.stores.data, Log: a.stores.log, Store: a.keys, Now: a.now, Random: rand.Reader,
 		Logger: log, WriteFile: keystore.WriteFile,
 	})
 	if err != nil {
@@ -130,21 +131,21 @@ func (a *app) buildProjections() error {
 	}
 	log := projections.NewLog(a.stores.log)
 	a.roller, err = projections.NewRoller(projections.RollerConfig{
-		Store: a.stores.tables, Now: time.Now, Metrics: metrics, Logger: a.log.With(slog.String("component", "roller")),
+		Store: a.stores.tables, Now: a.now, Metrics: metrics, Logger: a.log.With(slog.String("component", "roller")),
 	})
 	if err != nil {
 		return fmt.Errorf("projections: %w", err)
 	}
 	a.runner, err = projections.NewRunner(projections.RunnerConfig{
 		Log: log, Sink: projections.NewSink(a.stores.tables), Generation: a.cfg.stores.generation,
-		Holder: a.keys.WriterID() + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: time.Now,
+		Holder: a.keys.WriterID() + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: a.now,
 		Roller: a.roller, Metrics: metrics, Logger: a.log.With(slog.String("component", "runner")),
 	})
 	if err != nil {
 		return fmt.Errorf("projections: %w", err)
 	}
 	a.tracker, err = projections.NewTracker(projections.TrackerConfig{
-		Log: log, Generation: a.cfg.stores.generation, Now: time.Now, Runner: a.runner, Metrics: metrics,
+		Log: log, Generation: a.cfg.stores.generation, Now: a.now, Runner: a.runner, Metrics: metrics,
 		Logger: a.log.With(slog.String("component", "tracker")),
 	})
 	if err != nil {
@@ -157,14 +158,14 @@ func (a *app) buildProjections() error {
 func (a *app) buildIngest() error {
 	writer, events := a.keys.WriterID(), a.stores.log
 	a.directory = auth.NewDirectory(auth.FollowLog(events), a.log.With(slog.String("component", "directory")))
-	a.auth = auth.NewAuthenticator(a.directory, a.keys, time.Now)
-	a.refusals = ingest.NewRefusals(events, writer, a.nonce, time.Now, a.log)
-	a.access = ingest.NewAccessLog(events, writer, a.nonce, time.Now)
+	a.auth = auth.NewAuthenticator(a.directory, a.keys, a.now)
+	a.refusals = ingest.NewRefusals(events, writer, a.nonce, a.now, a.log)
+	a.access = ingest.NewAccessLog(events, writer, a.nonce, a.now)
 	a.commands = ingest.NewCommands(ingest.CommandsConfig{
-		Log: events, Directory: a.directory, Store: a.keys, Refusals: a.refusals, Now: time.Now, Random: rand.Reader,
+		Log: events, Directory: a.directory, Store: a.keys, Refusals: a.refusals, Now: a.now, Random: rand.Reader,
 	})
 	var err error
-	a.recorder, err = ingest.NewUsageRecorder(ingest.UsageRecorderConfig{Log: events, Writer: writer, Now: time.Now, Logger: a.log})
+	a.recorder, err = ingest.NewUsageRecorder(ingest.UsageRecorderConfig{Log: events, Writer: writer, Now: a.now, Logger: a.log})
 	if err != nil {
 		return err
 	}
@@ -174,7 +175,7 @@ func (a *app) buildIngest() error {
 	}
 	cfg := ingest.UsageConfig{
 		Log: events, Keys: keyLookup{a.directory, a.keys}, SpoolDir: spool, InFlightBytesMax: uploadsInFlightBytesMax,
-		Now: time.Now, Logger: a.log.With(slog.String("component", "usage")),
+		Now: a.now, Logger: a.log.With(slog.String("component", "usage")),
 	}
 	if a.usage, err = ingest.NewUsage(cfg); err != nil {
 		return err

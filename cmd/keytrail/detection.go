@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"time"
 
 	"example.com/keytrail/ingest"
 	"example.com/keytrail/query/detect"
@@ -29,7 +28,7 @@ func (a *app) buildDetector() error {
 	var err error
 	a.detector, err = ingest.NewDetector(ingest.DetectorConfig{
 		Log: ingest.NewDetectorLog(a.stores.log), Blocks: a.tracker, Evaluator: detect.NewEngine(a.stores.tables, a.rules),
-		Generation: a.cfg.stores.generation, Now: time.Now, Logger: a.log.With(slog.String("component", "detector")),
+		Generation: a.cfg.stores.generation, Now: a.now, Logger: a.log.With(slog.String("component", "detector")),
 	})
 	return err
 }

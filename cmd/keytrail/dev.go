@@ -32,7 +32,7 @@ func newDevEventstore() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			srv, err := eventstore.Open(eventstore.Config{Dir: dir, Listen: listen, Logger: log})
+			srv, err := eventstore.Open(eventstore.Config{Dir: dir, Listen: listen, Clock: clock(), Logger: log})
 			if err != nil {
 				return err
 			}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"log/slog"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -20,14 +19,14 @@ func (a *app) buildHTTP() error {
 	tables := &keyLister{}
 	keys := ingest.NewKeyAPI(ingest.KeyAPIConfig{
 		Commands: a.commands, Auth: a.auth, Directory: a.directory, Refusals: a.refusals, Uses: a.recorder,
-		Lister: tables, Waiter: waiter{a.tracker}, Activity: tables, Now: time.Now,
+		Lister: tables, Waiter: waiter{a.tracker}, Activity: tables, Now: a.now,
 	})
 	uploads, check := ingest.UploadRoutes(a.usage, a.importer), apidoc.Table{a.verifyRoute()}
 	reads, err := query.New(query.Config{
 		Store: a.stores.tables, Progress: a.tracker, Projections: positions{a.stores.log, a.tracker, a.detector}, Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
 		Poisoned: func() uint64 { return a.tracker.Status().Poisoned },
-		Others:   []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: time.Now, Logger: a.log.With(slog.String("component", "query")),
+		Others:   []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: a.now, Logger: a.log.With(slog.String("component", "query")),
 	})
 	if err != nil {
 		return err
