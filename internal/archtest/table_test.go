@@ -132,6 +132,7 @@ var allowed = map[string][]string{
 		"github.com/google/go-cmp/cmp/cmpopts",
 		"github.com/google/uuid",
 	},
+	"internal/faults": {},
 	"internal/filter": {
 		"domain",
 		"internal/clickhouse",
