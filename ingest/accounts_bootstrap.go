@@ -18,8 +18,8 @@ import (
 	"example.com/keytrail/internal/keystore"
 )
 
-// adminKeyFile holds the first administrator's key, in the data folder.
-const adminKeyFile = "admin.key"
+// AdminKeyFile holds the first administrator's key, beside the key store.
+const AdminKeyFile = "admin.key"
 
 // BootstrapLog is what [Bootstrap] needs of the event log; [eventlog.Log] is one.
 type BootstrapLog interface {
@@ -29,15 +29,15 @@ type BootstrapLog interface {
 
 // BootstrapConfig is what [Bootstrap] needs; every field is required.
 type BootstrapConfig struct {
-	Dir    string // The data folder.
+	Dir    string // The folder of the key store, which all nodes share.
 	Log    BootstrapLog
 	Store  *keystore.Store
 	Now    func() time.Time
 	Random io.Reader
 	Logger *slog.Logger
-	// WriteFile writes a file durably with mode 0600, whole or not at all:
-	// [keystore.WriteFile].
-	WriteFile func(path string, data []byte) error
+	// CreateFile writes a file durably with mode 0600, whole or not at all, unless it is
+	// there already: [keystore.CreateFile].
+	CreateFile func(path string, data []byte) (made bool, err error)
 }
 
 // Bootstrapped says what is there after [Bootstrap].
@@ -60,10 +60,11 @@ type Bootstrapped struct {
 //
 // A crash after 1 or 2 is healed by doing the rest; the key becomes valid with 3, when
 // its value is already safe. After 3 nothing is ever made again, whether or not admin.key
-// is still there. A log that has accounts, but not this one, belongs to another key
-// store: Bootstrap refuses it, since no key in it could be verified.
+// is still there. Of several nodes that start at once one makes each of these, and the
+// others take what that one made. A log that has accounts, but not this one, belongs to
+// another key store: Bootstrap refuses it, since no key in it could be verified.
 func Bootstrap(ctx context.Context, cfg BootstrapConfig) (Bootstrapped, error) {
-	b := bootstrapIDs(cfg.Store.WriterID())
+	b := bootstrapIDs(cfg.Store.InstallationID())
 	keys, err := readAll(ctx, cfg.Log, domain.KeyStream(b.KeyID))
 	if err != nil {
 		return b, fmt.Errorf("bootstrap: %w", err)
@@ -71,35 +72,59 @@ func Bootstrap(ctx context.Context, cfg BootstrapConfig) (Bootstrapped, error) {
 	if len(keys) > 0 {
 		return b, nil
 	}
-	account, err := readAll(ctx, cfg.Log, domain.AccountStream(b.Account))
+	fresh, err := cfg.noAccount(ctx, b.Account)
 	if err != nil {
 		return b, fmt.Errorf("bootstrap: %w", err)
 	}
-	if len(account) == 0 {
-		head, err := cfg.Log.Head(ctx, []string{domain.AccountStreams})
-		if err != nil {
-			return b, fmt.Errorf("bootstrap: %w", err)
-		}
-		if head != 0 {
-			return b, ErrForeignLog
-		}
-	}
-	secret, path, err := adminKey(cfg)
+	secret, path, made, err := adminKey(cfg)
 	if err != nil {
 		return b, fmt.Errorf("bootstrap: %w", err)
 	}
-	if len(account) == 0 {
+	if fresh {
 		if err := cfg.bootAccount(ctx, b); err != nil {
 			return b, fmt.Errorf("bootstrap: account: %w", err)
 		}
 	}
 	if err := cfg.bootKey(ctx, b, secret); err != nil {
-		return b, fmt.Errorf("bootstrap: key: %w", err)
+		return b, cfg.yield(ctx, path, made, err)
 	}
 	b.KeyFile = path
 	cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "made the first account and its administrator's key",
 		slog.String("account_id", string(b.Account)), slog.String("key_file", path))
 	return b, nil
+}
+
+// noAccount reports whether the first account is still to be made.
+func (cfg BootstrapConfig) noAccount(ctx context.Context, account domain.AccountID) (bool, error) {
+	// The end first: another node may be making the account right now.
+	head, err := cfg.Log.Head(ctx, []string{domain.AccountStreams})
+	if err != nil {
+		return false, logError("read the end of the log", err)
+	}
+	history, err := readAll(ctx, cfg.Log, domain.AccountStream(account))
+	if err != nil || len(history) > 0 {
+		return false, err
+	}
+	if head != 0 {
+		return false, ErrForeignLog
+	}
+	return true, nil
+}
+
+// yield returns nil where the key could not be appended because another node made it, with
+// an admin.key of its own: then the one that this node made, which is of no key, goes.
+func (cfg BootstrapConfig) yield(ctx context.Context, path string, made bool, cause error) error {
+	if _, late := errors.AsType[*eventlog.WrongRevision](cause); !late {
+		return fmt.Errorf("bootstrap: key: %w", cause)
+	}
+	cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "another node made the administrator's key; its value is in that node's "+AdminKeyFile)
+	if !made {
+		return nil
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("bootstrap: remove the key that lost: %w", err)
+	}
+	return nil
 }
 
 // ErrForeignLog says that the log was begun with another key store.
@@ -115,24 +140,31 @@ func bootstrapIDs(writer string) Bootstrapped {
 }
 
 // adminKey returns the key value in DIR/admin.key, making the file where there is none
-// with a whole value.
-func adminKey(cfg BootstrapConfig) (keystore.Secret, string, error) {
-	path := filepath.Join(cfg.Dir, adminKeyFile)
-	data, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return keystore.Secret{}, "", fmt.Errorf("read %s: %w", adminKeyFile, err)
+// with a whole value; made says that this call did.
+func adminKey(cfg BootstrapConfig) (value keystore.Secret, path string, made bool, err error) {
+	path = filepath.Join(cfg.Dir, AdminKeyFile)
+	for {
+		data, err := os.ReadFile(path)
+		missing := errors.Is(err, fs.ErrNotExist)
+		if err != nil && !missing {
+			return keystore.Secret{}, "", false, fmt.Errorf("read %s: %w", AdminKeyFile, err)
+		}
+		if value := strings.TrimSpace(string(data)); keystore.IsKeyValue(value) {
+			return keystore.NewSecret(value), path, made, nil
+		}
+		if !missing {
+			if err := os.Remove(path); err != nil {
+				return keystore.Secret{}, "", false, fmt.Errorf("remove a torn %s: %w", AdminKeyFile, err)
+			}
+		}
+		secret, err := keystore.NewKeyValue(cfg.Random)
+		if err != nil {
+			return keystore.Secret{}, "", false, fmt.Errorf("make key value: %w", err)
+		}
+		if made, err = cfg.CreateFile(path, []byte(secret.Reveal()+"\n")); err != nil {
+			return keystore.Secret{}, "", false, fmt.Errorf("write %s: %w", AdminKeyFile, err)
+		}
 	}
-	if value := strings.TrimSpace(string(data)); keystore.IsKeyValue(value) {
-		return keystore.NewSecret(value), path, nil
-	}
-	secret, err := keystore.NewKeyValue(cfg.Random)
-	if err != nil {
-		return keystore.Secret{}, "", fmt.Errorf("make key value: %w", err)
-	}
-	if err := cfg.WriteFile(path, []byte(secret.Reveal()+"\n")); err != nil {
-		return keystore.Secret{}, "", fmt.Errorf("write %s: %w", adminKeyFile, err)
-	}
-	return secret, path, nil
 }
 
 func (cfg BootstrapConfig) bootAccount(ctx context.Context, b Bootstrapped) error {
@@ -148,7 +180,7 @@ func (cfg BootstrapConfig) bootAccount(ctx context.Context, b Bootstrapped) erro
 func (cfg BootstrapConfig) bootKey(ctx context.Context, b Bootstrapped, secret keystore.Secret) error {
 	events, err := domain.Key{}.Decide(domain.CreateKey{
 		ID: b.KeyID, Account: b.Account, IAMID: b.Owner, Kind: domain.KindUser, Name: "administrator",
-		Description: "made at first start; its value is in " + adminKeyFile, SecretHash: cfg.Store.FingerprintSecret(secret),
+		Description: "made at first start; its value is in " + AdminKeyFile, SecretHash: cfg.Store.FingerprintSecret(secret),
 		By: systemInitiator(), At: cfg.Now(),
 	})
 	if err != nil {

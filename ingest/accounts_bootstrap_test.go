@@ -43,27 +43,27 @@ func (l *crashLog) Append(ctx context.Context, stream string, exp eventlog.Expec
 // crash, after the next start the key in admin.key works, and it is the only one.
 func TestAFirstStartThatCrashesAnywhereIsHealedByTheNext(t *testing.T) {
 	t.Parallel()
-	none := func(string, []byte) error { return errCrash }
-	late := func(path string, data []byte) error {
-		if err := keystore.WriteFile(path, data); err != nil {
-			return err
+	none := func(string, []byte) (bool, error) { return false, errCrash }
+	late := func(path string, data []byte) (bool, error) {
+		if _, err := keystore.CreateFile(path, data); err != nil {
+			return false, err
 		}
-		return errCrash
+		return false, errCrash
 	}
 	tests := []struct {
-		name      string
-		writeFile func(string, []byte) error
-		append    int
-		stored    bool
-		garbage   bool // A torn admin.key lies there from before.
+		name       string
+		createFile func(string, []byte) (bool, error)
+		append     int
+		stored     bool
+		garbage    bool // A torn admin.key lies there from before.
 	}{
-		{name: "before admin.key is written", writeFile: none},
-		{name: "after admin.key is written", writeFile: late},
-		{name: "before the account is stored", writeFile: keystore.WriteFile, append: 1},
-		{name: "after the account is stored", writeFile: keystore.WriteFile, append: 1, stored: true},
-		{name: "before the key is stored", writeFile: keystore.WriteFile, append: 2},
-		{name: "after the key is stored", writeFile: keystore.WriteFile, append: 2, stored: true},
-		{name: "a torn admin.key", writeFile: keystore.WriteFile, append: 1, garbage: true},
+		{name: "before admin.key is written", createFile: none},
+		{name: "after admin.key is written", createFile: late},
+		{name: "before the account is stored", createFile: keystore.CreateFile, append: 1},
+		{name: "after the account is stored", createFile: keystore.CreateFile, append: 1, stored: true},
+		{name: "before the key is stored", createFile: keystore.CreateFile, append: 2},
+		{name: "after the key is stored", createFile: keystore.CreateFile, append: 2, stored: true},
+		{name: "a torn admin.key", createFile: keystore.CreateFile, append: 1, garbage: true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestAFirstStartThatCrashesAnywhereIsHealedByTheNext(t *testing.T) {
 			}
 			_, err = ingest.Bootstrap(t.Context(), ingest.BootstrapConfig{
 				Dir: dir, Log: &crashLog{Log: log, at: tt.append, stored: tt.stored}, Store: store, Now: time.Now, Random: rand.Reader,
-				Logger: testLogger(t), WriteFile: tt.writeFile,
+				Logger: testLogger(t), CreateFile: tt.createFile,
 			})
 			if !errors.Is(err, errCrash) {
 				t.Fatalf("first start: %v, want the crash", err)
@@ -114,7 +114,7 @@ func TestALaterStartMakesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, err := ingest.Bootstrap(t.Context(), ingest.BootstrapConfig{
-		Dir: dir, Log: log, Store: store, Now: time.Now, Random: rand.Reader, Logger: testLogger(t), WriteFile: keystore.WriteFile,
+		Dir: dir, Log: log, Store: store, Now: time.Now, Random: rand.Reader, Logger: testLogger(t), CreateFile: keystore.CreateFile,
 	})
 	if err != nil || b.KeyFile != "" || b.Account != first.boot.Account {
 		t.Errorf("second start: %+v, %v", b, err)
@@ -134,7 +134,7 @@ func TestALogOfAnotherKeyStoreIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = ingest.Bootstrap(t.Context(), ingest.BootstrapConfig{
-		Dir: dir, Log: log, Store: store, Now: time.Now, Random: rand.Reader, Logger: testLogger(t), WriteFile: keystore.WriteFile,
+		Dir: dir, Log: log, Store: store, Now: time.Now, Random: rand.Reader, Logger: testLogger(t), CreateFile: keystore.CreateFile,
 	})
 	if !errors.Is(err, ingest.ErrForeignLog) || !strings.Contains(err.Error(), "key store") {
 		t.Errorf("err = %v, want ErrForeignLog", err)

@@ -323,8 +323,27 @@ func (r *detectorRun) append(ctx context.Context, stream string, exp eventlog.Ex
 	return nil
 }
 
-func (r *detectorRun) progressStream() string {
-	return domain.MachineryPrefix + "detector-" + r.cfg.Generation
+func (r *detectorRun) progressStream() string { return detectorProgressStream(r.cfg.Generation) }
+
+func detectorProgressStream(generation string) string {
+	return domain.MachineryPrefix + "detector-" + generation
+}
+
+// DetectorProgress returns the newest block that the detectors of a generation have written
+// down as evaluated, wherever they run; it may be some blocks behind what they have done.
+func DetectorProgress(ctx context.Context, log CommandLog, generation string) (uint64, error) {
+	raw, ok, err := log.Last(ctx, detectorProgressStream(generation))
+	if err != nil {
+		return 0, logError("read the detector's progress", err)
+	}
+	var p detectorProgress
+	if !ok {
+		return 0, nil
+	}
+	if err := json.Unmarshal(raw.Data, &p); err != nil {
+		return 0, fmt.Errorf("read the detector's progress at revision %d: %w", raw.Revision, err)
+	}
+	return p.Block, nil
 }
 
 // loadProgress reads how far this or another detector of the generation came.

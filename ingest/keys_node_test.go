@@ -201,7 +201,7 @@ func startNode(tb testing.TB, log *eventlog.Log, dir string) *node {
 		tb.Fatal(err)
 	}
 	n.boot, err = ingest.Bootstrap(tb.Context(), ingest.BootstrapConfig{
-		Dir: dir, Log: log, Store: n.store, Now: n.clock.Now, Random: rand.Reader, Logger: testLogger(tb), WriteFile: keystore.WriteFile,
+		Dir: dir, Log: log, Store: n.store, Now: n.clock.Now, Random: rand.Reader, Logger: testLogger(tb), CreateFile: keystore.CreateFile,
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -212,7 +212,7 @@ func startNode(tb testing.TB, log *eventlog.Log, dir string) *node {
 	}
 	n.admin = strings.TrimSpace(string(secret))
 	n.dirs = auth.NewDirectory(auth.FollowLog(log), testLogger(tb))
-	n.refusals = ingest.NewRefusals(log, n.store.WriterID(), rand.Text(), n.clock.Now, testLogger(tb))
+	n.refusals = ingest.NewRefusals(log, n.store.InstallationID(), rand.Text(), n.clock.Now, testLogger(tb))
 	n.commands = ingest.NewCommands(ingest.CommandsConfig{
 		Log: log, Directory: n.dirs, Store: n.store, Refusals: n.refusals, Now: n.clock.Now, Random: rand.Reader,
 	})

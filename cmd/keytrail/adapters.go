@@ -36,8 +36,11 @@ func (k keyLookup) Fingerprint(hash [sha256.Size]byte) string { return k.keys.Fi
 
 // knownUses asks the tables which records an import has brought before.
 func (a *app) knownUses() ingest.KnownUses {
-	return query.KnownUses{Store: a.stores.tables, Progress: a.tracker}
+	return query.KnownUses{Store: a.reads(), Progress: a.tracker}
 }
+
+// reads answers queries once the tables are there.
+func (a *app) reads() readStore { return readStore{store: a.stores.tables, migrated: a.migrated} }
 
 // waiter lets a list wait for what this node has just written.
 type waiter struct{ tracker *projections.Tracker }
@@ -54,9 +57,21 @@ func (w waiter) Wait(ctx context.Context, position uint64) (uint64, error) {
 
 // positions reports how far the tables and the detector are.
 type positions struct {
-	log      *eventlog.Log
-	tracker  *projections.Tracker
-	detector *ingest.Detector
+	log     *eventlog.Log
+	tracker *projections.Tracker
+	// evaluated is the newest block that the rules have seen.
+	evaluated func(ctx context.Context) (uint64, error)
+}
+
+func (a *app) positions() positions {
+	p := positions{log: a.stores.log, tracker: a.tracker}
+	p.evaluated = func(context.Context) (uint64, error) { return a.detector.Evaluated(), nil }
+	if !a.cfg.roles.has(roleWorker) { // The detector is elsewhere: what it wrote down is known.
+		p.evaluated = func(ctx context.Context) (uint64, error) {
+			return ingest.DetectorProgress(ctx, a.stores.log, a.cfg.stores.generation)
+		}
+	}
+	return p
 }
 
 // Projections implements [query.Projections]. The head is read from the log at the moment
@@ -66,12 +81,16 @@ func (p positions) Projections(ctx context.Context) ([]query.ProjectionStatus, e
 	if err != nil {
 		return nil, fmt.Errorf("read the end of the log: %w", err)
 	}
+	evaluated, err := p.evaluated(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s := p.tracker.Status()
 	tables := query.ProjectionStatus{
 		Name: "tables", Block: number(s.Block), Position: number(s.Position), Head: number(head),
 		LagSeconds: s.Lag.Seconds(), Poisoned: s.Poisoned,
 	}
-	detector := query.ProjectionStatus{Name: "detector", Block: number(p.detector.Evaluated()), Position: number(s.Position), Head: number(head)}
+	detector := query.ProjectionStatus{Name: "detector", Block: number(evaluated), Position: number(s.Position), Head: number(head)}
 	return []query.ProjectionStatus{tables, detector}, nil
 }
 

@@ -38,9 +38,19 @@ const (
 // serverConfig is everything that 'keytrail serve' is told.
 type serverConfig struct {
 	stores        storeFlags
+	roles         roles
 	listen        string
+	keystore      string // The folder of the key store; "" is the data folder.
 	masterKeyFile string
 	rules         string
+}
+
+// keystoreDir is the folder that all nodes share: key store and administrator key.
+func (c serverConfig) keystoreDir() string {
+	if c.keystore == "" {
+		return c.stores.data
+	}
+	return c.keystore
 }
 
 // app is a running keytrail: the stores, the parts that follow the log, and what serves.
@@ -49,8 +59,13 @@ type app struct {
 	log    *slog.Logger
 	stores *stores
 	keys   *keystore.Store
+	node   string // This node's name; its streams have one writer.
 	nonce  string // Unique to this process.
 	now    func() time.Time
+
+	// migrated is closed when the tables are there and up to date.
+	migrated chan struct{}
+	faults   faults
 
 	directory *auth.Directory
 	auth      *auth.Authenticator
@@ -75,7 +90,7 @@ type app struct {
 // newApp opens everything and listens, so that a fault shows before the first request.
 // The caller runs or closes what it gets.
 func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger) (_ *app, err error) {
-	a := &app{cfg: cfg, log: log, metrics: obs.NewRegistry(), now: clock()}
+	a := &app{cfg: cfg, log: log, metrics: obs.NewRegistry(), now: clock(), migrated: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -91,18 +106,18 @@ func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger
 	if a.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.listen); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w (choose another with --listen)", cfg.listen, err)
 	}
-	if a.stores, err = openStores(ctx, cfg.stores, ui, log); err != nil {
+	if a.stores, err = connectStores(ctx, cfg.stores, ui, log); err != nil {
 		return nil, err
 	}
-	if a.keys, err = keystore.Open(ctx, cfg.stores.data, cfg.masterKeyFile, log); err != nil {
-		return nil, fmt.Errorf("open key store: %w", err)
+	if err := a.openKeys(ctx); err != nil {
+		return nil, err
 	}
-	if err := a.stores.tables.Migrate(ctx, projections.Schema()); err != nil {
-		return nil, fmt.Errorf("bring the tables up to date: %w", err)
+	if err := a.migrateAtStart(ctx); err != nil {
+		return nil, err
 	}
 	a.first, err = ingest.Bootstrap(ctx, ingest.BootstrapConfig{
-		Dir: cfg.stores.data, Log: a.stores.log, Store: a.keys, Now: a.now, Random: rand.Reader,
-		Logger: log, WriteFile: keystore.WriteFile,
+		Dir: cfg.keystoreDir(), Log: a.stores.log, Store: a.keys, Now: a.now, Random: rand.Reader,
+		Logger: log, CreateFile: keystore.CreateFile,
 	})
 	if err != nil {
 		return nil, err
@@ -113,6 +128,25 @@ func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger
 		}
 	}
 	return a, nil
+}
+
+// openKeys opens the key store, which nodes share, and this node's name, which they do not.
+func (a *app) openKeys(ctx context.Context) error {
+	dir := a.cfg.keystoreDir()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make folder %s: %w (name another with --keystore)", dir, err)
+	}
+	var err error
+	if a.keys, err = keystore.Open(ctx, dir, a.cfg.masterKeyFile, a.log); err != nil {
+		return fmt.Errorf("open key store: %w", err)
+	}
+	// A node from before nodes had names goes on under the name that it wrote under.
+	first := ""
+	if a.cfg.keystore == "" && !a.keys.Fresh() {
+		first = a.keys.InstallationID()
+	}
+	a.node, err = keystore.NodeID(a.cfg.stores.data, first)
+	return err
 }
 
 func newNonce() (string, error) {
@@ -138,14 +172,18 @@ func (a *app) buildProjections() error {
 	}
 	a.runner, err = projections.NewRunner(projections.RunnerConfig{
 		Log: log, Sink: projections.NewSink(a.stores.tables), Generation: a.cfg.stores.generation,
-		Holder: a.keys.WriterID() + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: a.now,
+		Holder: a.node + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: a.now,
 		Roller: a.roller, Metrics: metrics, Logger: a.log.With(slog.String("component", "runner")),
 	})
 	if err != nil {
 		return fmt.Errorf("projections: %w", err)
 	}
+	var own *projections.Runner // Only one that runs has a state to show.
+	if a.cfg.roles.has(roleWorker) {
+		own = a.runner
+	}
 	a.tracker, err = projections.NewTracker(projections.TrackerConfig{
-		Log: log, Generation: a.cfg.stores.generation, Now: a.now, Runner: a.runner, Metrics: metrics,
+		Log: log, Generation: a.cfg.stores.generation, Now: a.now, Runner: own, Metrics: metrics,
 		Logger: a.log.With(slog.String("component", "tracker")),
 	})
 	if err != nil {
@@ -156,7 +194,7 @@ func (a *app) buildProjections() error {
 
 // buildIngest makes the write side.
 func (a *app) buildIngest() error {
-	writer, events := a.keys.WriterID(), a.stores.log
+	writer, events := a.node, a.stores.log
 	a.directory = auth.NewDirectory(auth.FollowLog(events), a.log.With(slog.String("component", "directory")))
 	a.auth = auth.NewAuthenticator(a.directory, a.keys, a.now)
 	a.refusals = ingest.NewRefusals(events, writer, a.nonce, a.now, a.log)
@@ -197,17 +235,7 @@ func (a *app) run(ctx context.Context, ready func(ctx context.Context) error) er
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, work := errgroup.WithContext(work)
-	for name, part := range map[string]func(context.Context) error{
-		"directory": a.directory.Run, "refusals": a.refusals.Run, "block runner": a.runner.Run,
-		"rollups": a.roller.Run, "tracker": a.tracker.Run, "detector": a.detector.Run,
-	} {
-		g.Go(func() error {
-			if err := part(work); err != nil && work.Err() == nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			return nil
-		})
-	}
+	a.start(work, g)
 	g.Go(func() error {
 		if err := a.server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve: %w", err)
@@ -229,6 +257,9 @@ func (a *app) run(ctx context.Context, ready func(ctx context.Context) error) er
 
 // announce waits until keys can be judged, then calls ready.
 func (a *app) announce(ctx, work context.Context, ready func(context.Context) error) error {
+	if !a.cfg.roles.has(roleAPI) {
+		return ready(ctx)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(work, cancel)()

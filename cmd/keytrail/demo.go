@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"example.com/keytrail/ingest"
 	"example.com/keytrail/internal/client"
 	"example.com/keytrail/internal/simulator"
 )
@@ -38,6 +39,14 @@ func (f *demoFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.uses, "demo-uses", 120_000, "about how many uses the demonstration has")
 }
 
+// check refuses a demonstration on a node that cannot carry it out alone.
+func (f *demoFlags) check(cfg serverConfig) error {
+	if f.on && (!cfg.roles.has(roleAPI) || !cfg.roles.has(roleWorker)) {
+		return errors.New("--demo needs a node with both roles: leave --roles out")
+	}
+	return nil
+}
+
 // load fills the server through its own API, as a user would, and prints what the rules
 // found. Loading it again on the same day changes nothing.
 func (f *demoFlags) load(ctx context.Context, a *app, out, ui io.Writer) error {
@@ -46,7 +55,7 @@ func (f *demoFlags) load(ctx context.Context, a *app, out, ui io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, demoMax)
 	defer cancel()
-	c, err := client.New(client.Config{Server: a.address(), KeyFile: filepath.Join(a.cfg.stores.data, "admin.key")})
+	c, err := client.New(client.Config{Server: a.address(), KeyFile: filepath.Join(a.cfg.keystoreDir(), ingest.AdminKeyFile)})
 	if err != nil {
 		return fmt.Errorf("load demonstration: %w", err)
 	}
@@ -130,6 +139,6 @@ func (f *demoFlags) report(ctx context.Context, a *app, c *client.Client, sum si
 		_, lineErr = fmt.Fprintln(out, "  and more: keytrail findings list")
 		err = errors.Join(err, lineErr)
 	}
-	_, lineErr = fmt.Fprintf(out, "\nconsole: %s/   administrator key: %s   stop with Ctrl-C\n", a.address(), filepath.Join(a.cfg.stores.data, "admin.key"))
+	_, lineErr = fmt.Fprintf(out, "\nconsole: %s/   administrator key: %s   stop with Ctrl-C\n", a.address(), filepath.Join(a.cfg.keystoreDir(), ingest.AdminKeyFile))
 	return errors.Join(err, lineErr)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -23,7 +22,7 @@ func (a *app) buildHTTP() error {
 	})
 	uploads, check := ingest.UploadRoutes(a.usage, a.importer), apidoc.Table{a.verifyRoute()}
 	reads, err := query.New(query.Config{
-		Store: a.stores.tables, Progress: a.tracker, Projections: positions{a.stores.log, a.tracker, a.detector}, Access: a.access,
+		Store: a.reads(), Progress: a.tracker, Projections: a.positions(), Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
 		Poisoned: func() uint64 { return a.tracker.Status().Poisoned },
 		Others:   []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: a.now, Logger: a.log.With(slog.String("component", "query")),
@@ -33,14 +32,17 @@ func (a *app) buildHTTP() error {
 	}
 	tables.query = reads
 	engine := httpx.NewEngine(a.log)
-	keys.Register(engine)
 	reads.RegisterPublic(engine)
+	a.server = newHTTPServer(engine, a.log)
+	if !a.cfg.roles.has(roleAPI) {
+		return nil
+	}
+	keys.Register(engine)
 	signedIn := engine.Group("", keys.Require())
 	reads.Register(signedIn)
 	uploads.Register(signedIn)
 	check.Register(signedIn)
 	page(engine)
-	a.server = newHTTPServer(engine, a.log)
 	return nil
 }
 
@@ -51,20 +53,25 @@ func (a *app) cursorKey() []byte {
 	return []byte(a.keys.Fingerprint(sum))
 }
 
-// checks decide whether the program is ready to serve.
+// checks decide whether this node is ready.
 func (a *app) checks() []query.Check {
-	return []query.Check{
-		{Name: "directory", Run: func(context.Context) error { return a.directory.Ready() }},
+	out := []query.Check{
 		{Name: "event log", Run: func(ctx context.Context) error {
 			_, _, err := a.stores.log.Last(ctx, "ktx.ready")
 			return err
 		}},
-		{Name: "tables", Run: a.stores.tables.Ping},
-		{Name: "block runner", Run: func(context.Context) error {
-			if s := a.runner.Status(); s.Err != nil {
-				return errors.New("the block runner is failing")
-			}
-			return nil
-		}},
+		{Name: "ClickHouse", Run: a.stores.tables.Ping},
 	}
+	for _, p := range a.parts() {
+		if !a.cfg.roles.has(p.roles...) {
+			continue
+		}
+		out = append(out, query.Check{Name: p.name, Run: func(context.Context) error {
+			if err := a.faults.of(p.name); err != nil || p.check == nil {
+				return err
+			}
+			return p.check()
+		}})
+	}
+	return out
 }

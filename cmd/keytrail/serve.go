@@ -21,15 +21,23 @@ func newServe() *cobra.Command {
 on SQLite that speaks EventStoreDB's protocol, and the ClickHouse engine in a confined
 child process, fetched once with npm. With --eventstore and --clickhouse it uses servers.
 
+Several nodes work on one pair of servers, each with a data folder of its own and all with
+one folder for the key store. A node may do one of the two roles: api serves, worker makes
+tables and findings; of several workers one is active and the others stand by.
+
 The first start makes an account, its owner, and one administrator key, kept in
-DATA/admin.key (0600). Without TLS in front of it, listen on the loopback address only.`,
+DATA/admin.key (0600), or in the folder of --keystore. Without TLS in front of it, listen on the loopback address only.`,
 		Example: `  keytrail serve --data ./data
   keytrail serve --data ./data --listen 127.0.0.1:9000 --demo
+  keytrail serve --data ./api1 --roles api --keystore ./shared --eventstore 'esdb://es:2113' --clickhouse 'clickhouse://ch:9000/'
   keytrail serve --data ./data --eventstore 'esdb://admin:…@es:2113' --clickhouse 'clickhouse://keytrail:…@ch:9000/'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := obs.NewLogger(cmd.ErrOrStderr(), level, format)
 			if err != nil {
+				return err
+			}
+			if err := demo.check(cfg); err != nil {
 				return err
 			}
 			a, err := newApp(cmd.Context(), cfg, progress{cmd.ErrOrStderr()}, log)
@@ -46,8 +54,11 @@ DATA/admin.key (0600). Without TLS in front of it, listen on the loopback addres
 	}
 	f := cmd.Flags()
 	cfg.stores.register(f)
+	cfg.roles = roles{roleAPI, roleWorker}
+	f.Var(&cfg.roles, "roles", "what this node does: api, worker or both")
 	f.StringVar(&cfg.listen, "listen", "127.0.0.1:8080", "address to serve on; port 0 takes a free one")
-	f.StringVar(&cfg.masterKeyFile, "master-key-file", "", "file with the master key of the key store (default: DATA/master.key, made at the first start)")
+	f.StringVar(&cfg.keystore, "keystore", "", "folder with the key store and the administrator key, shared by all nodes (default: the data folder)")
+	f.StringVar(&cfg.masterKeyFile, "master-key-file", "", "file with the master key of the key store (default: master.key beside it, made at the first start)")
 	f.StringVar(&cfg.rules, "rules", "", "folder with detection rules that add to or override the built-in ones")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&format, "log-format", "text", "text or json")

@@ -66,6 +66,19 @@ func (s *stores) Close() error {
 // openStores starts the embedded stores, or connects to the servers that f names. The
 // caller closes what it gets.
 func openStores(ctx context.Context, f storeFlags, ui progress, log *slog.Logger) (_ *stores, err error) {
+	s, err := connectStores(ctx, f, ui, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.tables.CreateDatabase(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open ClickHouse: %w (check --clickhouse and that the server is up)", err), s.Close())
+	}
+	return s, nil
+}
+
+// connectStores is openStores, but ClickHouse, where it is a server, may be down: then its
+// database may be missing too.
+func connectStores(ctx context.Context, f storeFlags, ui progress, log *slog.Logger) (_ *stores, err error) {
 	s := &stores{}
 	defer func() {
 		if err != nil {
@@ -133,9 +146,9 @@ func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui pr
 		s.close = append(s.close, srv.Close)
 		cfg.Socket = srv.Socket()
 	}
-	t, err := clickhouse.Open(ctx, cfg)
+	t, err := clickhouse.New(cfg)
 	if err != nil {
-		return fmt.Errorf("open ClickHouse: %w (check --clickhouse and that the server is up)", err)
+		return fmt.Errorf("open ClickHouse: %w (check --clickhouse)", err)
 	}
 	s.tables = t
 	s.close = append(s.close, t.Close)

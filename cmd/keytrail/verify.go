@@ -41,6 +41,12 @@ func (a *app) verify(c *gin.Context) {
 		httpx.Fail(c, domain.Errorf(domain.Forbidden, "only an administrator of the operator's account may check the tables"))
 		return
 	}
+	select {
+	case <-a.migrated:
+	default:
+		httpx.Fail(c, domain.Errorf(domain.Unavailable, "the tables are not there yet; try again").WithMessageCode("tables_unavailable"))
+		return
+	}
 	// It may take longer than an answer usually may.
 	if err := http.NewResponseController(c.Writer).SetWriteDeadline(time.Time{}); err != nil {
 		httpx.Fail(c, fmt.Errorf("lift the write deadline: %w", err))

@@ -66,6 +66,7 @@ func (c Config) Validate() error {
 // goroutine of its own.
 type Store struct {
 	conn     driver.Conn
+	opts     *chgo.Options
 	database string
 	logger   *slog.Logger
 
@@ -78,10 +79,9 @@ type Store struct {
 // identifier is the form of every table, column, alias and setting name.
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
-// Open connects, makes the database if it is missing, and returns the store. It
-// waits up to 20 s for a server that refuses connections (the embedded engine
-// may be starting); any other fault is returned at once.
-func Open(ctx context.Context, cfg Config) (*Store, error) {
+// New returns the store without asking the server anything: it may be down, and the
+// database missing until [Store.CreateDatabase].
+func New(cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("clickhouse: config: %w", err)
 	}
@@ -89,19 +89,48 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	database := opts.Auth.Database
-	if err := createDatabase(ctx, opts, database); err != nil {
-		return nil, fmt.Errorf("open database %s: %w", database, err)
-	}
 	conn, err := chgo.Open(opts)
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse: open: %w", err)
 	}
-	s := &Store{conn: conn, database: database, logger: cfg.Logger, tables: map[string]*tableInfo{}}
-	if err := s.Ping(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open database %s: %w", database, err), conn.Close())
+	return &Store{conn: conn, opts: opts, database: opts.Auth.Database, logger: cfg.Logger, tables: map[string]*tableInfo{}}, nil
+}
+
+// Open connects, makes the database if it is missing, and returns the store. It
+// waits up to 20 s for a server that refuses connections (the embedded engine
+// may be starting); any other fault is returned at once.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	limited, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	err = retryUnavailable(limited, func() error { return s.CreateDatabase(limited) })
+	if err == nil {
+		err = s.Ping(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open database %s: %w", s.database, err), s.Close())
 	}
 	return s, nil
+}
+
+// CreateDatabase makes the store's database if it is missing. With [ErrUnavailable] it may
+// be tried again.
+func (s *Store) CreateDatabase(ctx context.Context) error {
+	// Without a database, since the server refuses a session in one that is missing.
+	bare := *s.opts
+	bare.Auth.Database = ""
+	conn, err := chgo.Open(&bare)
+	if err != nil {
+		return fmt.Errorf("clickhouse: open: %w", err)
+	}
+	err = classify(ctx, conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS `"+s.database+"`"))
+	if closeErr := conn.Close(); closeErr != nil {
+		err = errors.Join(err, fmt.Errorf("clickhouse: close: %w", closeErr))
+	}
+	return err
 }
 
 // Close releases the connections. Statements under way may fail.
@@ -174,23 +203,6 @@ func options(cfg Config) (*chgo.Options, error) {
 	opts.DialTimeout = dialTimeout
 	opts.ReadTimeout = answerTimeout
 	return opts, nil
-}
-
-// createDatabase connects without a database, since the server refuses a session
-// in one that is missing.
-func createDatabase(ctx context.Context, opts *chgo.Options, database string) error {
-	bare := *opts
-	bare.Auth.Database = ""
-	conn, err := chgo.Open(&bare)
-	if err != nil {
-		return fmt.Errorf("clickhouse: open: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	err = retryUnavailable(ctx, func() error {
-		return classify(ctx, conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS `"+database+"`"))
-	})
-	return errors.Join(err, conn.Close())
 }
 
 // retryUnavailable calls f until it no longer says ErrUnavailable or ctx ends.

@@ -1,7 +1,8 @@
 // Package keystore holds the few secrets of an installation: the pepper under which
-// API keys are fingerprinted, the key that signs tokens, and the id of this writer.
+// API keys are fingerprinted, the key that signs tokens, and the installation's id.
 // They live in one file, sealed under a master key, apart from the log, and are
-// backed up apart. No secret of it or of a caller ever reaches the log: what the log
+// backed up apart. All nodes of an installation share it; what is a node's own, its
+// name, is in the node's data folder and no secret: see [NodeID]. No secret of it or of a caller ever reaches the log: what the log
 // holds of an API key is [Store.Fingerprint].
 //
 // # The file

@@ -38,11 +38,11 @@ func TestAReopenedStoreIsTheSame(t *testing.T) {
 	if !first.Fresh() || second.Fresh() {
 		t.Errorf("fresh: %t then %t", first.Fresh(), second.Fresh())
 	}
-	if first.Fingerprint(sum) != second.Fingerprint(sum) || first.WriterID() != second.WriterID() || !first.SigningKey().Equal(second.SigningKey()) {
+	if first.Fingerprint(sum) != second.Fingerprint(sum) || first.InstallationID() != second.InstallationID() || !first.SigningKey().Equal(second.SigningKey()) {
 		t.Error("the reopened store is another")
 	}
 	other := open(t, t.TempDir(), "")
-	if first.Fingerprint(sum) == other.Fingerprint(sum) || first.WriterID() == other.WriterID() {
+	if first.Fingerprint(sum) == other.Fingerprint(sum) || first.InstallationID() == other.InstallationID() {
 		t.Error("two stores share their secrets")
 	}
 	for _, name := range []string{"keystore", "master.key"} {
@@ -135,7 +135,7 @@ func TestAWrongOrMissingMasterKeyIsOneClearError(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(dir, "master.key")); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("a new master key was made: %v", err)
 			}
-			if tt.damage == nil && open(t, dir, write(t, good)).WriterID() != before.WriterID() {
+			if tt.damage == nil && open(t, dir, write(t, good)).InstallationID() != before.InstallationID() {
 				t.Error("the key store was made anew")
 			}
 		})

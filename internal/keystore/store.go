@@ -30,21 +30,23 @@ const FingerprintPrefix = "hmac-sha256:"
 type Store struct {
 	pepper  []byte
 	signing ed25519.PrivateKey
-	writer  string
+	id      string
 	fresh   bool
 }
 
 // content is what the file seals.
 type content struct {
-	Pepper   []byte `json:"pepper"`
-	Signing  []byte `json:"signing_seed"` // Ed25519 seed.
-	WriterID string `json:"writer_id"`
+	Pepper  []byte `json:"pepper"`
+	Signing []byte `json:"signing_seed"` // Ed25519 seed.
+	// ID is the installation's. The name is of the time when it was also its only writer's.
+	ID string `json:"writer_id"`
 }
 
 // Open returns the key store of the data folder dir, made at first use. masterKeyFile
 // names the file with the master key; where it is "", DIR/master.key is used, and made
 // with a warning if there is no key store yet. A key store is never made anew over an
-// old one: without its master key, or with another, Open fails and says so.
+// old one: without its master key, or with another, Open fails and says so. Of several
+// processes that make it at once one does, and the others open what that one made.
 func Open(ctx context.Context, dir, masterKeyFile string, log *slog.Logger) (*Store, error) {
 	path := filepath.Join(dir, fileName)
 	sealed, err := os.ReadFile(path)
@@ -68,8 +70,12 @@ func Open(ctx context.Context, dir, masterKeyFile string, log *slog.Logger) (*St
 	if err != nil {
 		return nil, fmt.Errorf("seal key store: %w", err)
 	}
-	if err := WriteFile(path, out); err != nil {
+	made, err := CreateFile(path, out)
+	if err != nil {
 		return nil, fmt.Errorf("write key store: %w", err)
+	}
+	if !made { // Another process was faster.
+		return Open(ctx, dir, masterKeyFile, log)
 	}
 	return newStore(c, true)
 }
@@ -80,22 +86,23 @@ func newContent() content {
 	for _, b := range [][]byte{c.Pepper, c.Signing, id[:]} {
 		rand.Read(b) // Never returns an error; it ends the process.
 	}
-	c.WriterID = hex.EncodeToString(id[:])
+	c.ID = hex.EncodeToString(id[:])
 	return c
 }
 
 func newStore(c content, fresh bool) (*Store, error) {
-	if len(c.Pepper) != pepperBytes || len(c.Signing) != ed25519.SeedSize || c.WriterID == "" {
+	if len(c.Pepper) != pepperBytes || len(c.Signing) != ed25519.SeedSize || c.ID == "" {
 		return nil, errors.New("key store is damaged: its content is not complete")
 	}
-	return &Store{pepper: c.Pepper, signing: ed25519.NewKeyFromSeed(c.Signing), writer: c.WriterID, fresh: fresh}, nil
+	return &Store{pepper: c.Pepper, signing: ed25519.NewKeyFromSeed(c.Signing), id: c.ID, fresh: fresh}, nil
 }
 
 // Fresh reports whether this Open made the key store.
 func (s *Store) Fresh() bool { return s.fresh }
 
-// WriterID names the writer of this key store's node in stream names.
-func (s *Store) WriterID() string { return s.writer }
+// InstallationID names the installation: all nodes that share this key store. What the
+// first start makes is named after it. It is no node's name: see [NodeID].
+func (s *Store) InstallationID() string { return s.id }
 
 // SigningKey returns the key that signs tokens. The caller must not change it.
 func (s *Store) SigningKey() ed25519.PrivateKey { return s.signing }
@@ -140,8 +147,12 @@ func masterKey(ctx context.Context, dir, file string, storeExists bool, log *slo
 	var b [32]byte
 	rand.Read(b[:])
 	raw = append(base64.StdEncoding.AppendEncode(nil, b[:]), '\n')
-	if err := WriteFile(path, raw); err != nil {
+	made, err := CreateFile(path, raw)
+	if err != nil {
 		return nil, fmt.Errorf("write master key: %w", err)
+	}
+	if !made { // Another process was faster.
+		return masterKey(ctx, dir, file, storeExists, log)
 	}
 	log.WarnContext(ctx, "made a master key in the data folder; for protection keep one elsewhere and name it with --master-key-file",
 		slog.String("path", path))
