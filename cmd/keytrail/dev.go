@@ -3,11 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	engine "example.com/keytrail/internal/embedded/clickhouse"
 	"example.com/keytrail/internal/embedded/eventstore"
 	"example.com/keytrail/internal/obs"
 )
@@ -45,39 +43,6 @@ func newDevEventstore() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "data", "data/eventstore", "folder of the log")
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:2113", "address to serve on")
-	return cmd
-}
-
-func newDevClickhouse() *cobra.Command {
-	var dir, run string
-	var f engineFlags
-	cmd := &cobra.Command{
-		Use: "clickhouse", Short: "Serve the embedded ClickHouse engine's HTTP interface on a unix socket", Args: cobra.NoArgs,
-		Example: `  keytrail dev clickhouse --data ./ch
-  curl --unix-socket SOCKET 'http://x/?query=SELECT+version()'`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := obs.NewLogger(cmd.ErrOrStderr(), "info", "text")
-			if err != nil {
-				return err
-			}
-			lib, err := f.ensure(cmd.Context(), progress{cmd.ErrOrStderr()})
-			if err != nil {
-				return err
-			}
-			srv, err := engine.Start(cmd.Context(), engine.Config{Dir: dir, Library: lib, RuntimeDir: run, AllowUnconfined: f.allowUnconfined, Logger: log})
-			if err != nil {
-				return err
-			}
-			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "ClickHouse on unix socket %s\n", srv.Socket()); err != nil {
-				return errors.Join(fmt.Errorf("print socket: %w", err), srv.Close())
-			}
-			<-cmd.Context().Done()
-			return srv.Close()
-		},
-	}
-	cmd.Flags().StringVar(&dir, "data", filepath.Join("data", "clickhouse"), "folder of the tables")
-	cmd.Flags().StringVar(&run, "socket-folder", "", "short folder for the socket (default: a new one)")
-	f.register(cmd.Flags())
 	return cmd
 }
 

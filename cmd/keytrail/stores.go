@@ -28,6 +28,10 @@ const closeMax = 20 * time.Second
 // seven open; the block runner, the detector and readers must not wait for it.
 const statementsMax = 16
 
+// engineConnections is how many statements the embedded engine runs at once: all of them,
+// and one that asks whether it is well.
+const engineConnections = statementsMax + 1
+
 // storeFlags say where the two stores are.
 type storeFlags struct {
 	data       string
@@ -136,7 +140,7 @@ func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui pr
 			return err
 		}
 		srv, err := engine.Start(ctx, engine.Config{
-			Dir: filepath.Join(f.data, "clickhouse"), Library: lib, RuntimeDir: run, Connections: statementsMax,
+			Dir: filepath.Join(f.data, "clickhouse"), Library: lib, RuntimeDir: run, Connections: engineConnections,
 			AllowUnconfined: f.engine.allowUnconfined, Logger: log.With(slog.String("component", "engine")),
 		})
 		if err != nil {

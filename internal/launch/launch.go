@@ -33,95 +33,134 @@ type Config struct {
 
 // Server is a running keytrail server. Its methods may be called from any goroutine.
 type Server struct {
+	*Process
 	// Address is the server's URL, KeyFile the file with the administrator key.
 	Address, KeyFile string
-	cmd              *exec.Cmd
-	done             chan struct{}
-	// mu guards err, which is set before done is closed.
-	mu  sync.Mutex
-	err error
 }
 
 // Start runs 'keytrail serve' on a free port of the loopback address and returns once it
 // answers. If the server ends before that, the error holds the end of what it printed.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	args := append([]string{"serve", "--data", cfg.Data, "--listen", "127.0.0.1:0"}, cfg.Args...)
-	cmd := exec.Command(cfg.Binary, args...) //nolint:gosec,noctx // The caller names the binary and ends it with Stop or Kill.
-	cmd.Env = append(cmd.Environ(), cfg.Env...)
-	if cfg.Log == nil {
-		cfg.Log = io.Discard
+	p, address, err := StartCommand(ctx, Command{Binary: cfg.Binary, Args: args, Mark: addressMark, Log: cfg.Log, Env: cfg.Env})
+	if err != nil {
+		return nil, err
+	}
+	return &Server{Process: p, Address: address, KeyFile: filepath.Join(cfg.Data, "admin.key")}, nil
+}
+
+// Command is a keytrail command that goes on until it is ended.
+type Command struct {
+	Binary string
+	Args   []string
+	// Mark is what stands before the word of standard output by which the command says
+	// where it serves.
+	Mark string
+	// Log gets all that the command prints; nil drops it.
+	Log io.Writer
+	// Env is added to this process's environment.
+	Env []string
+}
+
+// Process is a running command. Its methods may be called from any goroutine.
+type Process struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+	// mu guards err, which is set before done is closed.
+	mu  sync.Mutex
+	err error
+}
+
+// StartCommand runs c and returns once it has printed the mark, with the word after it. If
+// the command ends before that, the error holds the end of what it printed.
+func StartCommand(ctx context.Context, c Command) (*Process, string, error) {
+	cmd := exec.Command(c.Binary, c.Args...) //nolint:gosec,noctx // The caller names the binary and ends it with Stop or Kill.
+	cmd.Env = append(cmd.Environ(), c.Env...)
+	if c.Log == nil {
+		c.Log = io.Discard
 	}
 	tail := &tailWriter{}
-	cmd.Stderr = io.MultiWriter(cfg.Log, tail)
+	cmd.Stderr = io.MultiWriter(c.Log, tail)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("start server: %w", err)
+		return nil, "", fmt.Errorf("start server: %w", err)
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start server: %w", err)
+		return nil, "", fmt.Errorf("start server: %w", err)
 	}
-	s := &Server{cmd: cmd, done: make(chan struct{}), KeyFile: filepath.Join(cfg.Data, "admin.key")}
-	address := make(chan string, 1)
-	go s.watch(stdout, cfg.Log, address)
+	p := &Process{cmd: cmd, done: make(chan struct{})}
+	word := make(chan string, 1)
+	go p.watch(stdout, c, word)
 	select {
-	case s.Address = <-address:
-		return s, nil
-	case <-s.done:
-		return nil, fmt.Errorf("server ended before it served: %w\n%s", s.Err(), tail.String())
+	case said := <-word:
+		return p, said, nil
+	case <-p.done:
+		return nil, "", fmt.Errorf("server ended before it served: %w\n%s", p.Err(), tail.String())
 	case <-ctx.Done():
-		return nil, errors.Join(fmt.Errorf("wait for server: %w\n%s", ctx.Err(), tail.String()), s.Kill())
+		return nil, "", errors.Join(fmt.Errorf("wait for server: %w\n%s", ctx.Err(), tail.String()), p.Kill())
 	}
 }
 
 // watch copies standard output until it ends, then reaps the process.
-func (s *Server) watch(out io.Reader, log io.Writer, address chan<- string) {
+func (p *Process) watch(out io.Reader, c Command, word chan<- string) {
 	scan := bufio.NewScanner(out)
 	scan.Buffer(nil, 1<<20)
 	var logErr error
 	for scan.Scan() {
 		line := scan.Text()
 		if logErr == nil {
-			_, logErr = io.WriteString(log, line+"\n")
+			_, logErr = io.WriteString(c.Log, line+"\n")
 		}
-		if _, rest, ok := strings.Cut(line, addressMark); ok {
+		if _, rest, ok := strings.Cut(line, c.Mark); ok {
 			select {
-			case address <- strings.Fields(rest)[0]:
+			case word <- strings.Fields(rest + " -")[0]:
 			default:
 			}
 		}
 	}
-	err := errors.Join(scan.Err(), logErr, s.cmd.Wait())
-	s.mu.Lock()
-	s.err = err
-	s.mu.Unlock()
-	close(s.done)
+	err := errors.Join(scan.Err(), logErr, p.cmd.Wait())
+	p.mu.Lock()
+	p.err = err
+	p.mu.Unlock()
+	close(p.done)
 }
 
-// PID is the server's process id.
-func (s *Server) PID() int { return s.cmd.Process.Pid }
+// PID is the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process is gone.
+func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Err returns how the process ended, nil while it runs or if it ended well.
-func (s *Server) Err() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
+func (p *Process) Err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
 }
 
-// Stop asks the server to end and waits for it; the error says how it ended.
-func (s *Server) Stop() error {
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+// Signal sends the process a signal: SIGSTOP pauses it, SIGCONT lets it go on.
+func (p *Process) Signal(s syscall.Signal) error {
+	if err := p.cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("signal server: %w", err)
+	}
+	return nil
+}
+
+// Stop asks the process to end and waits for it; the error says how it ended.
+func (p *Process) Stop() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop server: %w", err)
 	}
-	<-s.done
-	return s.Err()
+	<-p.done
+	return p.Err()
 }
 
-// Kill ends the server at once (SIGKILL), as a power cut would, and waits until it is gone.
-func (s *Server) Kill() error {
-	if err := s.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+// Kill ends the process at once (SIGKILL), as a power cut would, and waits until it is gone.
+func (p *Process) Kill() error {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill server: %w", err)
 	}
-	<-s.done
+	<-p.done
 	return nil
 }
 

@@ -22,7 +22,7 @@ const (
 	defaultConnections  = 8
 	defaultStartTimeout = 2 * time.Minute
 	defaultPingEvery    = 2 * time.Second
-	defaultPingTimeout  = 20 * time.Second
+	defaultPingTimeout  = 10 * time.Second
 	defaultStopTimeout  = 10 * time.Second
 )
 
@@ -57,7 +57,7 @@ type Config struct {
 	// [Subcommand]. The child's own arguments are added.
 	Command []string
 	// PingEvery, PingTimeout: a child that does not answer a ping is killed and
-	// started again. 0 means 2 s and 20 s.
+	// started again. 0 means 2 s and 10 s.
 	PingEvery, PingTimeout time.Duration
 	// StartTimeout bounds the engine's start; 0 means 2 min.
 	StartTimeout time.Duration

@@ -170,13 +170,20 @@ func (p *process) stop(timeout time.Duration) {
 // pinger asks a socket whether its engine answers, on a fresh connection each
 // time.
 func pinger(socket string) *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
+	t := socketTransport(socket)
+	t.DisableKeepAlives = true
+	return &http.Client{Transport: t}
+}
+
+// socketTransport sends every request to a socket.
+func socketTransport(socket string) *http.Transport {
+	return &http.Transport{
+		DisableCompression: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)
 		},
-	}}
+	}
 }
 
 func ping(ctx context.Context, client *http.Client, timeout time.Duration) error {
