@@ -17,13 +17,15 @@ type Limits struct {
 	// decoding. One event is never cut: it may exceed both.
 	Rows, Bytes int
 	// Delay ends a block that long after its first event; KeysDelay if it holds no
-	// uses.
-	Delay, KeysDelay time.Duration
+	// uses. While events keep coming blocks are stretched, so that writing them takes
+	// at most an eighth of the time, or half of it where somebody waits for the tables;
+	// but no block is held longer than DelayMax.
+	Delay, KeysDelay, DelayMax time.Duration
 }
 
 // DefaultLimits are those of docs/exactness.md.
 func DefaultLimits() Limits {
-	return Limits{Rows: 100_000, Bytes: 64 << 20, Delay: 250 * time.Millisecond, KeysDelay: 50 * time.Millisecond}
+	return Limits{Rows: 100_000, Bytes: 64 << 20, Delay: 250 * time.Millisecond, KeysDelay: 50 * time.Millisecond, DelayMax: time.Second}
 }
 
 // poisoned is an event that is set aside.

@@ -18,6 +18,7 @@ const factsAhead = 4
 type reader struct {
 	log     Log
 	limits  Limits
+	pace    *pace
 	now     func() time.Time
 	decoder *decoder
 	free    <-chan *block
@@ -83,11 +84,14 @@ func (r *reader) cut(ctx context.Context, number, from uint64, facts <-chan fact
 		case f := <-take:
 			c.join(&f)
 		case offer <- c.open:
+			c.cutAt = c.now()
 			if err := c.begin(ctx, c.open.number+1, c.open.to); err != nil {
 				return err
 			}
+		case <-c.pace.poke:
+			c.schedule()
 		case <-c.timer.C:
-			c.due = c.open.events > 0
+			c.ring()
 		}
 	}
 }
@@ -98,7 +102,8 @@ type cutter struct {
 
 	open    *block
 	began   time.Time // When the open block got its first event.
-	delay   time.Duration
+	cutAt   time.Time // When the block before went out.
+	dueAt   time.Time // What the timer is set for.
 	due     bool
 	timer   *time.Timer
 	waiting *fact // Did not fit the open block.
@@ -112,7 +117,7 @@ func (c *cutter) begin(ctx context.Context, number, from uint64) error {
 		return ctx.Err()
 	}
 	c.open.start(number, from)
-	c.due, c.delay = false, 0
+	c.due, c.dueAt = false, time.Time{}
 	c.timer.Stop()
 	if f := c.waiting; f != nil {
 		c.waiting = nil
@@ -127,16 +132,44 @@ func (c *cutter) join(f *fact) {
 		c.waiting = f
 		return
 	}
-	if c.open.events == 0 {
+	first, uses := c.open.events == 0, len(c.open.usage.time) > 0
+	if first {
 		c.began = c.now()
 	}
 	c.open.append(f)
+	if first || uses != (len(c.open.usage.time) > 0) {
+		c.schedule()
+	}
+}
+
+// dueNow returns when the open block, which is not empty, is due.
+func (c *cutter) dueNow() time.Time {
 	delay := c.limits.KeysDelay
 	if len(c.open.usage.time) > 0 {
 		delay = c.limits.Delay
 	}
-	if delay != c.delay {
-		c.delay = delay
-		c.timer.Reset(c.began.Add(delay).Sub(c.now()))
+	return c.pace.due(c.began, c.cutAt, delay, c.limits.DelayMax)
+}
+
+// schedule sets the timer for when the open block is due.
+func (c *cutter) schedule() {
+	if c.due || c.open.events == 0 {
+		return
 	}
+	c.dueAt = c.dueNow()
+	c.timer.Reset(min(c.dueAt.Sub(c.now()), max(c.limits.DelayMax, c.limits.Delay, c.limits.KeysDelay)))
+}
+
+// ring is called when the timer has run out. By now the block before may have been
+// written, and have taken so long that this one may wait more.
+func (c *cutter) ring() {
+	if c.due || c.open.events == 0 {
+		return
+	}
+	if later := c.dueNow(); later.After(c.dueAt) {
+		c.timer.Reset(later.Sub(c.dueAt))
+		c.dueAt = later
+		return
+	}
+	c.due = true
 }

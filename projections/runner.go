@@ -67,7 +67,7 @@ func (c RunnerConfig) Validate() error {
 	check(c.Metrics != nil, "metrics are required")
 	check(c.Logger != nil, "a logger is required")
 	check(c.TakeoverAfter >= 0 && c.InsertTimeout >= 0, "times must not be negative")
-	check(c.Limits.Rows >= 0 && c.Limits.Bytes >= 0 && c.Limits.Delay >= 0 && c.Limits.KeysDelay >= 0, "limits must not be negative")
+	check(c.Limits.Rows >= 0 && c.Limits.Bytes >= 0 && c.Limits.Delay >= 0 && c.Limits.KeysDelay >= 0 && c.Limits.DelayMax >= 0, "limits must not be negative")
 	return errors.Join(errs...)
 }
 
@@ -105,7 +105,8 @@ type RunnerStatus struct {
 // Runner writes one generation's tables. Any number may run anywhere: one at a time
 // is active.
 type Runner struct {
-	cfg RunnerConfig
+	cfg  RunnerConfig
+	pace *pace
 
 	mu     sync.Mutex // Guards status.
 	status RunnerStatus
@@ -117,7 +118,7 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Runner{cfg: cfg, status: RunnerStatus{State: RunnerStopped}}, nil
+	return &Runner{cfg: cfg, pace: newPace(), status: RunnerStatus{State: RunnerStopped}}, nil
 }
 
 // Status returns what the runner is doing.
@@ -126,6 +127,10 @@ func (r *Runner) Status() RunnerStatus {
 	defer r.mu.Unlock()
 	return r.status
 }
+
+// Await says that somebody waits for the tables, until done is called: meanwhile blocks
+// are stretched less. It never waits itself.
+func (r *Runner) Await() (done func()) { return r.pace.await() }
 
 func (r *Runner) set(state RunnerState, err error) {
 	r.mu.Lock()
@@ -225,7 +230,7 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 	free <- &block{}
 	free <- &block{}
 	g, ctx := errgroup.WithContext(ctx)
-	rd := &reader{log: r.cfg.Log, limits: r.cfg.Limits, now: r.cfg.Now, decoder: dec, free: free, out: blocks}
+	rd := &reader{log: r.cfg.Log, limits: r.cfg.Limits, pace: r.pace, now: r.cfg.Now, decoder: dec, free: free, out: blocks}
 	number, from := l.done.Block+1, l.done.To
 	g.Go(func() error { return rd.run(ctx, number, from) })
 	g.Go(func() error {
@@ -234,9 +239,11 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			case b := <-blocks:
+				began := r.cfg.Now()
 				if err := r.write(ctx, l, b); err != nil {
 					return fmt.Errorf("block %d: %w", b.number, err)
 				}
+				r.pace.wrote(r.cfg.Now().Sub(began))
 				free <- b
 			}
 		}

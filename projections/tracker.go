@@ -210,8 +210,12 @@ func (t *Tracker) Lag() time.Duration {
 }
 
 // Wait returns nil when the tables are complete up to position, and ctx's error if
-// that ends first.
+// that ends first. The runner of this process, if there is one, is told that somebody
+// waits.
 func (t *Tracker) Wait(ctx context.Context, position uint64) error {
+	if _, reached, _ := t.Completed(); reached < position && t.cfg.Runner != nil {
+		defer t.cfg.Runner.Await()()
+	}
 	_, _, err := t.waitFor(ctx, func() bool { return t.known && t.done.To >= position })
 	return err
 }
