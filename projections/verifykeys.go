@@ -108,7 +108,7 @@ func (k *keyVerifier) open(ctx context.Context) error {
 		{&k.uses, clickhouse.Select{Table: tableUsage, OrderBy: useOrder, Where: []clickhouse.Cond{k.upTo()}}, append(violationRow()[:12:12], columnsOf(uses.rows(), "bytes")...)},
 		{&k.states, clickhouse.Select{Table: tableKeyStates, OrderBy: []string{"account_id", "key_id", "effective_at", "event_id"}, Where: []clickhouse.Cond{k.upTo()}}, states.rows().Columns},
 		{&k.newest, clickhouse.Select{Table: tableAPIKeys, Final: true, OrderBy: []string{"account_id", "id"}}, newest.rows().Columns},
-		{&k.violations, clickhouse.Select{Table: tableViolations, Final: true, OrderBy: useOrder, Where: []clickhouse.Cond{clickhouse.Raw("retracted = 0")}}, violationRow()},
+		{&k.violations, clickhouse.Select{Table: tableViolations, Final: true, OrderBy: useOrder}, append(violationRow(), Column{"retracted", []uint8{}})},
 		{&k.earlier, marks, buckets.rows().Columns},
 		{&k.hours, clickhouse.Select{
 			Table: tableUsageHourly, Final: true, OrderBy: []string{"account_id", "key_id", "hour", "iam_id", "action"},
@@ -343,15 +343,15 @@ func (k *keyVerifier) use(history []StateAt) error {
 		return err
 	}
 	found := k.violations.valid && placeOf(k.violations) == place
+	since := found && value[uint64](k.violations, "block") > k.last
+	listed := found && value[uint8](k.violations, "retracted") == 0
 	d := Difference{Where: tableViolations, Position: place.row.position, Index: place.row.idx}
 	switch {
-	case !found && !violation:
-		return nil
-	case !found:
+	case since: // Judged, or taken back, since.
+	case !listed && violation:
 		d.What = fmt.Sprintf("use of %s key %s at %s is not listed", status, place.ref.Key, at.Format(time.RFC3339Nano))
 		k.differ(d)
-		return nil
-	case value[uint64](k.violations, "block") > k.last: // Judged since.
+	case !listed:
 	case !violation:
 		d.What = fmt.Sprintf("use of %s key %s at %s is listed", status, place.ref.Key, at.Format(time.RFC3339Nano))
 		k.differ(d)
@@ -359,6 +359,9 @@ func (k *keyVerifier) use(history []StateAt) error {
 		if d.What = k.violations.differs(k.violationRows(history, status, state, at), 0); d.What != "" {
 			k.differ(d)
 		}
+	}
+	if !found {
+		return nil
 	}
 	return k.violations.next()
 }
@@ -397,7 +400,7 @@ func (k *keyVerifier) violationRows(history []StateAt, status domain.KeyStatus, 
 func (k *keyVerifier) extraViolations(are func() bool) error {
 	for k.violations.valid && are() {
 		place := placeOf(k.violations)
-		if block := value[uint64](k.violations, "block"); block <= k.last {
+		if block := value[uint64](k.violations, "block"); block <= k.last && value[uint8](k.violations, "retracted") == 0 {
 			k.differ(Difference{Where: tableViolations, Position: place.row.position, Index: place.row.idx, Block: block, What: "no such use"})
 		}
 		if err := k.violations.next(); err != nil {

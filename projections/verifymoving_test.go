@@ -1,0 +1,144 @@
+package projections_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/keytrail/internal/clickhouse/clickhousetest"
+	"example.com/keytrail/projections"
+)
+
+// moving is a story that goes on: blocks are written and rollups made anew until stop.
+type moving struct {
+	*story
+
+	roller  *projections.Roller
+	tracker *projections.Tracker
+	rolled  atomic.Int64
+}
+
+// newMoving starts a runner and a roller that takes every hour for quiet. stop ends
+// both; the test fails if they broke.
+func newMoving(t *testing.T, seed uint64) (m *moving, stop func()) {
+	t.Helper()
+	m = &moving{story: newStory(newStores(t), seed)}
+	var err error
+	m.roller, err = projections.NewRoller(projections.RollerConfig{
+		Store: m.store, Metrics: newMetrics(t), Logger: clickhousetest.Logger(t),
+		Now: func() time.Time { return now().Add(time.Duration(m.rolled.Load()) * time.Hour) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, tracker := m.start(smallBlocks, func(c *projections.RunnerConfig) { c.Roller = m.roller })
+	m.tracker = tracker
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- m.rollOn(ctx) }()
+	return m, func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("roller: %v", err)
+		}
+		end()
+	}
+}
+
+// rollOn makes rollups as fast as it can.
+func (m *moving) rollOn(ctx context.Context) error {
+	for ctx.Err() == nil {
+		m.rolled.Add(1)
+		if _, err := m.roller.Roll(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestVerifyRaisesNoFalseAlarmWhileTheTablesMove verifies again and again while blocks
+// come in that touch the same hours, keys and violations, and rollups are made anew.
+func TestVerifyRaisesNoFalseAlarmWhileTheTablesMove(t *testing.T) {
+	m, stop := newMoving(t, 31)
+	defer stop()
+	waitFor(t, m.tracker, m.tell(60))
+	told := make(chan struct{})
+	enough := make(chan struct{})
+	go func() {
+		defer close(told)
+		for {
+			select {
+			case <-enough:
+				return
+			default:
+				m.tell(6)
+			}
+		}
+	}()
+	compared := uint64(0)
+	first, last := uint64(0), uint64(0)
+	for i := range 12 {
+		r, err := projections.Verify(t.Context(), projections.NewLog(m.log), m.store, projections.VerifyOptions{Generation: generation})
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		for _, d := range r.First {
+			t.Errorf("verification %d at block %d: %+v", i, r.Block, d)
+		}
+		if compared += r.Hours; i == 0 {
+			first = r.Block
+		}
+		last = r.Block
+	}
+	close(enough)
+	<-told
+	if first == last {
+		t.Errorf("no block was completed between the first verification and the last: nothing moved")
+	}
+	if compared == 0 {
+		t.Error("no hour's rollup was compared in any verification")
+	}
+	t.Logf("blocks %d to %d, %d hours compared", first, last, compared)
+}
+
+// TestVerifyFindsPlantedFaultsWhileTheTablesMove plants faults into what was completed
+// and goes on writing elsewhere.
+func TestVerifyFindsPlantedFaultsWhileTheTablesMove(t *testing.T) {
+	m, stop := newMoving(t, 32)
+	defer stop()
+	waitFor(t, m.tracker, m.tell(60))
+	faults := []struct{ name, where, plant string }{
+		{"a use is deleted", "usage", "DELETE FROM usage WHERE use_id = (SELECT min(use_id) FROM usage)"},
+		{"a use is doubled", "usage", "INSERT INTO usage SELECT * FROM usage ORDER BY position, idx LIMIT 1"},
+		{"an activity record is changed", "activity", "ALTER TABLE activity UPDATE message = 'x' WHERE position = (SELECT min(position) FROM activity) SETTINGS mutations_sync = 2"},
+		{"a key state is deleted", "key_states", "DELETE FROM key_states WHERE position = (SELECT min(position) FROM key_states)"},
+		{"a violation is taken back", "use_violations", "INSERT INTO use_violations SELECT * REPLACE (1 AS retracted) FROM use_violations FINAL WHERE retracted = 0 ORDER BY position, idx LIMIT 1"},
+	}
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			if err := m.store.Exec(t.Context(), f.plant); err != nil {
+				t.Fatal(err)
+			}
+			position := m.tell(5)
+			r, err := projections.Verify(t.Context(), projections.NewLog(m.log), m.store, projections.VerifyOptions{Generation: generation})
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := false
+			for _, d := range r.First {
+				found = found || d.Where == f.where
+			}
+			if !found {
+				t.Errorf("not found among %d differences: %+v", r.Differences, r.First)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := m.tracker.Wait(ctx, position); err != nil {
+				t.Fatal(errors.Join(err, errors.New("the runner stands still")))
+			}
+		})
+	}
+}
