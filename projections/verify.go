@@ -3,12 +3,18 @@ package projections
 import (
 	"context"
 	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"example.com/keytrail/internal/clickhouse"
 )
 
 // DifferencesMax is how many differences a [Report] lists; it counts all.
 const DifferencesMax = 20
+
+// VerifyStatementsMax is how many statements [Verify] holds open at once.
+const VerifyStatementsMax = 10
 
 // Difference is one way in which the tables or the ledger are not what the log says.
 type Difference struct {
@@ -60,16 +66,17 @@ type VerifyProgress struct {
 // VerifyOptions says what [Verify] compares.
 type VerifyOptions struct {
 	Generation string
-	// Progress, if set, is called now and then.
+	// Progress, if set, is called now and then, by one goroutine at a time.
 	Progress func(VerifyProgress)
 }
 
 // Verify makes every row again from the log, up to the last completed block, and
 // compares all tables with it column by column. It checks that the ledger is one
 // chain, judges uses by its own code and sums rollups itself. It may run beside a
-// runner: what was written after the last completed block is left out. Memory is
-// bounded by one block, one account's hours and a few bytes a finding; up to six
-// statements are under way at once.
+// runner: what was written after the last completed block is left out. Every table is
+// read once, in the order of the log or of the keys, the two side by side. Memory is
+// bounded by one block, one account's hours and a few bytes a finding; up to
+// [VerifyStatementsMax] statements are under way at once.
 //
 // Differences are in the report. An error means that the comparison did not end.
 func Verify(ctx context.Context, log Log, store *clickhouse.Store, opt VerifyOptions) (Report, error) {
@@ -85,26 +92,53 @@ func Verify(ctx context.Context, log Log, store *clickhouse.Store, opt VerifyOpt
 		report:   Report{Generation: opt.Generation, Block: l.done.Block, Position: l.done.To, Rows: map[string]uint64{}},
 		findings: map[string]findingHash{},
 	}
-	for _, phase := range []func(context.Context) error{v.events, v.keys, v.allFindings, v.beyond} {
-		if err := phase(ctx); err != nil {
-			return v.report, fmt.Errorf("verify: %w", err)
-		}
+	// What is computed from the tables does not need the log: the two wait for the store
+	// and for the log, each in its turn, so they go side by side.
+	g, both := errgroup.WithContext(ctx)
+	g.Go(func() error { return v.inTurn(both, v.events, v.allFindings) })
+	g.Go(func() error { return v.keys(both) })
+	err = g.Wait()
+	if err == nil {
+		err = v.beyond(ctx)
+	}
+	if err != nil {
+		return v.report, fmt.Errorf("verify: %w", err)
 	}
 	return v.report, nil
 }
 
+func (v *verifier) inTurn(ctx context.Context, phases ...func(context.Context) error) error {
+	for _, phase := range phases {
+		if err := phase(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // verifier is the state of one [Verify].
 type verifier struct {
-	log    Log
-	store  *clickhouse.Store
-	opt    VerifyOptions
-	last   uint64 // The last completed block.
-	report Report
+	log   Log
+	store *clickhouse.Store
+	opt   VerifyOptions
+	last  uint64 // The last completed block.
 	// findings holds the newest state of each finding in the log.
 	findings map[string]findingHash
+
+	mu sync.Mutex // Guards the differences in report and calls of opt.Progress.
+	// report's other counts belong each to one of the two walks.
+	report Report
+}
+
+func (v *verifier) progress(p VerifyProgress) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.opt.Progress(p)
 }
 
 func (v *verifier) differ(d Difference) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.report.Differences++
 	if len(v.report.First) < DifferencesMax {
 		v.report.First = append(v.report.First, d)

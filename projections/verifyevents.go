@@ -184,7 +184,7 @@ func (e *eventVerifier) verifyBlock(ctx context.Context, p *BlockPlanned, wrong 
 		}
 	}
 	e.keepFindings(e.block.findings.rows())
-	e.opt.Progress(VerifyProgress{Phase: "events", Done: p.Block, Of: e.last})
+	e.progress(VerifyProgress{Phase: "events", Done: p.Block, Of: e.last})
 	return nil
 }
 
@@ -375,7 +375,7 @@ func (v *verifier) allFindings(ctx context.Context) (err error) {
 			})
 		}
 		if done++; done%1000 == 0 {
-			v.opt.Progress(VerifyProgress{Phase: "findings", Done: done})
+			v.progress(VerifyProgress{Phase: "findings", Done: done})
 		}
 		if err := c.next(); err != nil {
 			return err

@@ -36,7 +36,7 @@ func (v *verifier) keys(ctx context.Context) (err error) {
 			return err
 		}
 		if done++; done%1000 == 0 {
-			v.opt.Progress(VerifyProgress{Phase: "keys", Done: done})
+			v.progress(VerifyProgress{Phase: "keys", Done: done})
 		}
 	}
 	k.leave()

@@ -25,7 +25,7 @@ import (
 const closeMax = 20 * time.Second
 
 // statementsMax bounds the statements that ClickHouse works on at once. A verification holds
-// seven open; the block runner, the detector and readers must not wait for it.
+// ten open; the block runner, the detector and readers must not wait for it.
 const statementsMax = 16
 
 // engineConnections is how many statements the embedded engine runs at once: all of them,
