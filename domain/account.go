@@ -63,7 +63,8 @@ func (a Account) Evolve(rec Recorded) Account {
 		m.Roles = e.New
 		a = a.with(e.IAMID, m)
 	case KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled, KeyDeleted, KeyObserved,
-		ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed, FindingOpened, FindingExtended:
+		ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed, FindingOpened, FindingExtended,
+		UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
 	}
 	return a
 }

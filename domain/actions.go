@@ -21,6 +21,10 @@ const (
 	ActionRolesSet      = "user-management.user.update"
 	ActionFindingOpen   = "finding.open"
 	ActionFindingExtend = "finding.extend"
+	ActionSegmentSeal   = "usage.segment.seal"
+	ActionRangeCut      = "usage.range.cut"
+	ActionHoldSet       = "legal-hold.hold.set"
+	ActionHoldRelease   = "legal-hold.hold.release"
 )
 
 func keyObject(kind KeyKind) string {

@@ -81,6 +81,17 @@ func ActivityOf(rec Recorded) (Activity, bool) {
 		ofFinding(&a, ActionFindingOpen, e.After)
 	case FindingExtended:
 		ofFinding(&a, ActionFindingExtend, e.After)
+	case UsageSegmentSealed:
+		ofSeal(&a, e)
+	case UsageRangeCut:
+		a.Action, a.Account = ActionRangeCut, a.Initiator.Account
+		a.TargetID, a.TargetName = crn(a.Account, "usage-stream", e.Stream), e.Stream
+		a.RequestData = horizonData{Stream: e.Stream, Segment: e.Segment, Before: e.Before}.encode()
+	case LegalHoldSet:
+		ofHold(&a, ActionHoldSet, e.Hold, e.Account, e.Reason)
+		a.ReasonCode = 201
+	case LegalHoldReleased:
+		ofHold(&a, ActionHoldRelease, e.Hold, e.Account, e.Reason)
 	case UsageRecorded:
 		return Activity{}, false
 	}
@@ -126,7 +137,7 @@ func ofKey(a *Activity, e Event) {
 	case KeyObserved:
 		verb, d.Fact, d.SourceEvent = observedVerb(e.Fact), e.Fact, e.SourceEvent
 	case AccountCreated, MemberAdded, RolesSet, ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused,
-		AuditAccessed, FindingOpened, FindingExtended:
+		AuditAccessed, FindingOpened, FindingExtended, UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
 	}
 	a.Account, a.KeyID, a.ReasonCode = s.Account, s.ID, status
 	a.Action = KeyAction(s.Kind, verb)

@@ -22,7 +22,7 @@ func EventTypes() []string {
 		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeServiceIDCreated, TypeServiceIDDeleted,
 		TypeKeyCreated, TypeKeyUpdated, TypeKeyLocked, TypeKeyUnlocked, TypeKeyDisabled, TypeKeyEnabled,
 		TypeKeyDeleted, TypeKeyObserved, TypeUsageRecorded, TypeCommandRefused, TypeAuditAccessed,
-		TypeFindingOpened, TypeFindingExtended,
+		TypeFindingOpened, TypeFindingExtended, TypeUsageSegmentSealed, TypeUsageRangeCut, TypeLegalHoldSet, TypeLegalHoldReleased,
 	}
 }
 
@@ -90,6 +90,14 @@ func DecodeEvent(typ string, data []byte) (Event, error) {
 		return decode[FindingOpened](data)
 	case TypeFindingExtended:
 		return decode[FindingExtended](data)
+	case TypeUsageSegmentSealed:
+		return decode[UsageSegmentSealed](data)
+	case TypeUsageRangeCut:
+		return decode[UsageRangeCut](data)
+	case TypeLegalHoldSet:
+		return decode[LegalHoldSet](data)
+	case TypeLegalHoldReleased:
+		return decode[LegalHoldReleased](data)
 	}
 	return nil, fmt.Errorf("%w: %q", ErrUnknownType, typ)
 }

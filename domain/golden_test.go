@@ -45,6 +45,17 @@ func sampleFinding() domain.Finding {
 	}
 }
 
+func sampleSeal() domain.UsageSegmentSealed {
+	return domain.UsageSegmentSealed{
+		Stream: "kt.usage-client-07", Segment: 2, FirstRevision: 8, LastRevision: 9, FirstPosition: 100, LastPosition: 300,
+		FirstRecordedAt: t0, LastRecordedAt: t0.Add(time.Hour), Events: 2, Records: 70,
+		Places:          domain.PackPlaces([]domain.Place{{Position: 100, Records: 30}, {Position: 300, Records: 40}}),
+		Accounts:        []domain.SegmentAccount{{Account: "acct1", Records: 70, Failures: 3, Bytes: 9000}},
+		AccountsOmitted: 1, SHA256: "ab", Previous: "cd",
+		Archive: &domain.SegmentArchive{Name: "usage-client-07.00000002.ab.kta", SHA256: "ef", Bytes: 4096},
+	}
+}
+
 // samples holds one event of every type, with every field set.
 func samples() []domain.Event {
 	s := sampleState()
@@ -74,6 +85,10 @@ func samples() []domain.Event {
 		domain.AuditAccessed{Action: "activity.export", Account: "acct1", Request: json.RawMessage(`{"filter":""}`), Count: 9, SHA256: "ab", Complete: true},
 		domain.FindingOpened{After: sampleFinding()},
 		domain.FindingExtended{After: sampleFinding()},
+		sampleSeal(),
+		domain.UsageRangeCut{Stream: "kt.usage-client-07", Segment: 2, Before: 10},
+		domain.LegalHoldSet{Hold: "case-7", Account: "acct1", Reason: "litigation"},
+		domain.LegalHoldReleased{Hold: "case-7", Account: "acct1", Reason: "settled"},
 	}
 }
 

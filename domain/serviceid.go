@@ -45,7 +45,8 @@ func (s ServiceID) Evolve(rec Recorded) ServiceID {
 	case ServiceIDDeleted:
 		s.state.Deleted, s.state.DeletedAt = true, rec.Meta.EffectiveAt
 	case AccountCreated, MemberAdded, RolesSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
-		KeyDeleted, KeyObserved, UsageRecorded, CommandRefused, AuditAccessed, FindingOpened, FindingExtended:
+		KeyDeleted, KeyObserved, UsageRecorded, CommandRefused, AuditAccessed, FindingOpened, FindingExtended,
+		UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
 		return s
 	}
 	s.last = rec.Meta.EffectiveAt

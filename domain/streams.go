@@ -18,6 +18,11 @@ const (
 	RefusedStreams   = "kt.refused-"
 	AccessStreams    = "kt.access-"
 	FindingStreams   = "kt.finding-"
+
+	// HorizonStream holds what was sealed of usage streams, LegalHoldStream the legal
+	// holds and the cuts.
+	HorizonStream   = "kt.horizon"
+	LegalHoldStream = "kt.legalholds"
 )
 
 // UsageSlots is the number of slots that usage of one class is spread over.

@@ -66,6 +66,7 @@ func Run(t *testing.T, target Target) {
 		{"an append over the limit is refused whole", (*suite).tooLarge},
 		{"a limit by count hides the older events", (*suite).maxCount},
 		{"a truncation hides the events before it", (*suite).truncateBefore},
+		{"a cut hides what is before it, keeps other metadata and never moves back", (*suite).cut},
 		{"a metadata stream keeps its newest event", (*suite).metadataStream},
 		{"a soft delete hides and the numbering goes on", (*suite).softDelete},
 		{"a delete checks the expected revision", (*suite).deleteExpected},

@@ -165,6 +165,35 @@ func (s *suite) truncateBefore(t *testing.T) {
 	s.mustAppend(t, stream, eventlog.Exactly(5), events(1)...)
 }
 
+func (s *suite) cut(t *testing.T) {
+	stream := name(t)
+	all := events(6)
+	s.mustAppend(t, stream, eventlog.NoStream(), all...)
+	s.setMetadata(t, stream, func(m *esdb.StreamMetadata) { m.SetMaxCount(100) })
+	for _, step := range []struct{ before, want uint64 }{{2, 2}, {4, 4}, {4, 4}, {3, 4}} {
+		if err := s.log.SetTruncateBefore(within(t), stream, step.before); err != nil {
+			t.Fatal(err)
+		}
+		if at, err := s.log.TruncateBefore(within(t), stream); err != nil || at != step.want {
+			t.Errorf("cut before %d: cut at %d, %v; want %d", step.before, at, err, step.want)
+		}
+	}
+	s.wantStream(t, stream, 4, all[4:]...)
+	m, err := s.client.GetStreamMetadata(within(t), stream, esdb.ReadStreamOptions{Direction: esdb.Backwards, From: esdb.End{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.MaxCount() == nil || *m.MaxCount() != 100 {
+		t.Errorf("the cut changed the limit by count: %v", m.MaxCount())
+	}
+	for _, before := range []uint64{0, 1 << 63} {
+		if err := s.log.SetTruncateBefore(within(t), stream, before); err == nil {
+			t.Errorf("a cut before %d was taken", before)
+		}
+	}
+	s.mustAppend(t, stream, eventlog.Exactly(5), events(1)...)
+}
+
 func (s *suite) metadataStream(t *testing.T) {
 	stream := name(t)
 	s.setMetadata(t, stream, func(m *esdb.StreamMetadata) { m.SetMaxCount(5) })
