@@ -7,10 +7,10 @@ LISTEN ?= 127.0.0.1:8080
 LINT_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test short lint fmt bench torture fuzz web clean
+.PHONY: help build run test short clientsuite lint fmt bench torture fuzz web clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/keytrail
 	@mkdir -p bin
@@ -24,9 +24,13 @@ test: build ## all tests with the race detector
 	cd web && npm ci --silent && npm test --silent
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m ./...
+	$(GO) run ./scripts/clientsuite
 
 short: build ## the tests without the race detector and without the long ones
 	$(GO) test -short ./...
+
+clientsuite: ## Kurrent's own client suite, unmodified, on the embedded event store (ports 2111 to 2115)
+	$(GO) run ./scripts/clientsuite
 
 lint: ## the linters of .golangci.yml
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) run ./...

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -20,30 +21,59 @@ func newDev() *cobra.Command {
 }
 
 func newDevEventstore() *cobra.Command {
-	var dir, listen string
+	var cfg eventstore.Config
 	cmd := &cobra.Command{
 		Use: "eventstore", Short: "Serve the embedded event store on an address, for any EventStoreDB client", Args: cobra.NoArgs,
-		Example: `  keytrail dev eventstore --data ./es --listen 127.0.0.1:2113
-  keytrail serve --eventstore esdb://127.0.0.1:2113?tls=false`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := obs.NewLogger(cmd.ErrOrStderr(), "info", "text")
-			if err != nil {
-				return err
-			}
-			srv, err := eventstore.Open(eventstore.Config{Dir: dir, Listen: listen, Clock: clock(), Logger: log})
-			if err != nil {
-				return err
-			}
-			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "event store on esdb://%s?tls=false (no authentication: keep it on this machine)\n", srv.Address()); err != nil {
-				return errors.Join(fmt.Errorf("print address: %w", err), srv.Close(cmd.Context()))
-			}
-			<-cmd.Context().Done()
-			return srv.Close(cmd.Context())
-		},
+		Long: `eventstore serves the log of a data folder with EventStoreDB's protocol: Streams (reads,
+subscriptions, appends, batch appends, deletes), ServerFeatures and Gossip. Persistent
+subscriptions, projections and users are EventStoreDB's own and are refused with a sentence.
+
+An address wants a certificate, its key and a users file. --insecure leaves all three out
+and is taken for an address of this machine only.
+
+The users file has a line a user: name:hash or name:hash:group,group. The hash is bcrypt or
+argon2id ("htpasswd -nB alice" makes a line). Members of $admins, and the user admin, may do
+everything; others what a stream's $acl lets them, and without one everything but streams
+that begin with $ and reading $all.`,
+		Example: `  keytrail dev eventstore --data ./es --listen 127.0.0.1:2113 --insecure
+  keytrail serve --eventstore 'esdb://127.0.0.1:2113?tls=false'
+
+  htpasswd -nB admin > users && chmod 600 users
+  keytrail dev eventstore --data ./es --listen :2113 --tls-cert node.crt --tls-key node.key --users-file users
+  keytrail serve --eventstore 'esdb://admin:PASSWORD@log.example:2113?tls=true&tlsCAFile=ca.crt'`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serveEventstore(cmd, cfg) },
 	}
-	cmd.Flags().StringVar(&dir, "data", "data/eventstore", "folder of the log")
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:2113", "address to serve on")
+	fs := cmd.Flags()
+	fs.StringVar(&cfg.Dir, "data", "data/eventstore", "folder of the log")
+	fs.StringVar(&cfg.Listen, "listen", "127.0.0.1:2113", "address to serve on")
+	fs.StringVar(&cfg.CertFile, "tls-cert", "", "certificate of the address, PEM")
+	fs.StringVar(&cfg.KeyFile, "tls-key", "", "private key of the certificate, PEM")
+	fs.StringVar(&cfg.UsersFile, "users-file", "", "file of users and password hashes")
+	fs.BoolVar(&cfg.Insecure, "insecure", false, "serve without transport security and without users, on an address of this machine")
 	return cmd
+}
+
+func serveEventstore(cmd *cobra.Command, cfg eventstore.Config) error {
+	var err error
+	cfg.Clock = clock()
+	if cfg.Logger, err = obs.NewLogger(cmd.ErrOrStderr(), "info", "text"); err != nil {
+		return err
+	}
+	srv, err := eventstore.Open(cfg)
+	if err != nil {
+		return fmt.Errorf("%w (flags: --data, --listen, --tls-cert, --tls-key, --users-file, --insecure)", err)
+	}
+	security := "tls=true (with a user of the users file)"
+	if cfg.Insecure {
+		security = "tls=false (no authentication: keep it on this machine)"
+	}
+	if _, err := fmt.Fprintf(cmd.OutOrStdout(), "event store on esdb://%s?%s\n", srv.Address(), security); err != nil {
+		return errors.Join(fmt.Errorf("print address: %w", err), srv.Close(cmd.Context()))
+	}
+	<-cmd.Context().Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), closeMax)
+	defer cancel()
+	return srv.Close(ctx)
 }
 
 func newDevEngine() *cobra.Command {

@@ -104,9 +104,12 @@ var allowed = map[string][]string{
 		"github.com/EventStore/EventStore-Client-Go/v4/protos/shared",
 		"github.com/EventStore/EventStore-Client-Go/v4/protos/streams",
 		"github.com/google/uuid",
+		"golang.org/x/crypto/argon2",
+		"golang.org/x/crypto/bcrypt",
 		"golang.org/x/sys/unix",
 		"google.golang.org/grpc",
 		"google.golang.org/grpc/codes",
+		"google.golang.org/grpc/credentials",
 		"google.golang.org/grpc/encoding",
 		"google.golang.org/grpc/keepalive",
 		"google.golang.org/grpc/mem",
@@ -114,6 +117,8 @@ var allowed = map[string][]string{
 		"google.golang.org/grpc/status",
 		"google.golang.org/protobuf/encoding/protowire",
 		"google.golang.org/protobuf/proto",
+		"google.golang.org/protobuf/protoadapt",
+		"google.golang.org/protobuf/types/known/emptypb",
 		"modernc.org/sqlite",
 	},
 	"internal/eventlog": {
@@ -194,6 +199,10 @@ var allowed = map[string][]string{
 		"internal/eventlog",
 		"internal/launch",
 		"golang.org/x/sync/errgroup",
+	},
+	"scripts/clientsuite": {
+		"internal/embedded/eventstore",
+		"golang.org/x/crypto/bcrypt",
 	},
 	"web": {},
 }

@@ -21,7 +21,7 @@ import (
 
 // The same log is reached by a socket, by an address and by discovery.
 func TestConnectionStringsReachTheStore(t *testing.T) {
-	s, err := eventstore.Open(eventstore.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Logger: testLogger(t)})
+	s, err := eventstore.Open(eventstore.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Insecure: true, Logger: testLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func serveFollower(t *testing.T, leader string) string {
 
 // A follower's refusal leads to the leader, for many writers at once.
 func TestAppendFollowsTheLeader(t *testing.T) {
-	leader, err := eventstore.Open(eventstore.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Logger: testLogger(t)})
+	leader, err := eventstore.Open(eventstore.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Insecure: true, Logger: testLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

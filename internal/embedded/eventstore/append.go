@@ -29,6 +29,9 @@ func (s *streams) Append(in api.Streams_AppendServer) error {
 	if err != nil {
 		return err
 	}
+	if err := s.access.may(ctx, actWrite, r.stream); err != nil {
+		return err
+	}
 	res, err := s.submit(ctx, r)
 	switch {
 	case err != nil:
@@ -72,6 +75,9 @@ func (s *streams) receive(in api.Streams_AppendServer) (*request, error) {
 		if err != nil {
 			return nil, err
 		}
+		if m.GetProposedMessage() == nil {
+			return nil, status.Error(codes.InvalidArgument, "proposed message expected")
+		}
 		e, err := proposedOf(in.Context(), m.GetProposedMessage())
 		if err != nil {
 			return nil, err
@@ -87,10 +93,15 @@ func (s *streams) receive(in api.Streams_AppendServer) (*request, error) {
 	return r, nil
 }
 
-func proposedOf(ctx context.Context, m *api.AppendReq_ProposedMessage) (proposed, error) {
-	if m == nil {
-		return proposed{}, status.Error(codes.InvalidArgument, "proposed message expected")
-	}
+// proposedMessage is an event as either kind of append carries it.
+type proposedMessage interface {
+	GetId() *shared.UUID
+	GetMetadata() map[string]string
+	GetCustomMetadata() []byte
+	GetData() []byte
+}
+
+func proposedOf(ctx context.Context, m proposedMessage) (proposed, error) {
 	typ, hasType := m.GetMetadata()["type"]
 	content, hasContent := m.GetMetadata()["content-type"]
 	if !hasType || !hasContent {
@@ -111,16 +122,18 @@ func expectedOf(option any) (expected, error) {
 	switch v := option.(type) {
 	case *api.AppendReq_Options_Revision:
 		return expected{kind: expectExactly, rev: v.Revision}, nil
-	case *api.AppendReq_Options_NoStream, *api.DeleteReq_Options_NoStream, *api.TombstoneReq_Options_NoStream:
+	case *api.AppendReq_Options_NoStream, *api.DeleteReq_Options_NoStream, *api.TombstoneReq_Options_NoStream, *api.BatchAppendReq_Options_NoStream:
 		return expected{kind: expectNoStream}, nil
-	case *api.AppendReq_Options_StreamExists, *api.DeleteReq_Options_StreamExists, *api.TombstoneReq_Options_StreamExists:
+	case *api.AppendReq_Options_StreamExists, *api.DeleteReq_Options_StreamExists, *api.TombstoneReq_Options_StreamExists, *api.BatchAppendReq_Options_StreamExists:
 		return expected{kind: expectExists}, nil
-	case *api.AppendReq_Options_Any, *api.DeleteReq_Options_Any, *api.TombstoneReq_Options_Any:
+	case *api.AppendReq_Options_Any, *api.DeleteReq_Options_Any, *api.TombstoneReq_Options_Any, *api.BatchAppendReq_Options_Any:
 		return expected{kind: expectAny}, nil
 	case *api.DeleteReq_Options_Revision:
 		return expected{kind: expectExactly, rev: v.Revision}, nil
 	case *api.TombstoneReq_Options_Revision:
 		return expected{kind: expectExactly, rev: v.Revision}, nil
+	case *api.BatchAppendReq_Options_StreamPosition:
+		return expected{kind: expectExactly, rev: v.StreamPosition}, nil
 	}
 	return expected{}, status.Error(codes.InvalidArgument, "expected revision missing")
 }
@@ -173,6 +186,9 @@ func (s *streams) remove(ctx context.Context, op operation, id *shared.StreamIde
 	if err != nil {
 		return 0, err
 	}
+	if err := s.access.may(ctx, actDelete, name); err != nil {
+		return 0, err
+	}
 	res, err := s.submit(ctx, &request{op: op, stream: name, expect: expect})
 	switch {
 	case err != nil:
@@ -199,13 +215,26 @@ func failWrongVersion(ctx context.Context, stream string, e expected, h head) er
 // submit hands r to the writer and waits for the answer. The caller may go away;
 // the append is then stored or not, and nobody is told.
 func (s *streams) submit(ctx context.Context, r *request) (result, error) {
+	if err := s.send(ctx, r); err != nil {
+		return result{}, err
+	}
+	return s.await(ctx, r)
+}
+
+// send hands r to the writer. After an error nothing of it is stored.
+func (s *streams) send(ctx context.Context, r *request) error {
 	r.ctx = ctx
 	r.done = make(chan result, 1)
 	select {
 	case s.writer.requests <- r:
+		return nil
 	case <-ctx.Done():
-		return result{}, status.FromContextError(ctx.Err()).Err()
+		return status.FromContextError(ctx.Err()).Err()
 	}
+}
+
+// await waits for the answer to a request that was sent.
+func (s *streams) await(ctx context.Context, r *request) (result, error) {
 	select {
 	case res := <-r.done:
 		if res.err != nil {
@@ -215,9 +244,4 @@ func (s *streams) submit(ctx context.Context, r *request) (result, error) {
 	case <-ctx.Done():
 		return result{}, status.FromContextError(ctx.Err()).Err()
 	}
-}
-
-// BatchAppend is not what the Go client calls.
-func (s *streams) BatchAppend(api.Streams_BatchAppendServer) error {
-	return status.Error(codes.Unimplemented, "the embedded event store has no batch append: use Append, or EventStoreDB")
 }

@@ -23,9 +23,19 @@ type Config struct {
 	Dir string
 	// Socket is the unix socket to serve on. Its folder is made with mode 0700.
 	Socket string
-	// Listen is a TCP address to serve on instead, for development: it has neither
-	// transport security nor authentication.
+	// Listen is a TCP address to serve on instead. It needs a certificate and users,
+	// or Insecure.
 	Listen string
+	// CertFile and KeyFile are the certificate of Listen, PEM.
+	CertFile, KeyFile string
+	// UsersFile names who may call Listen: lines of name:hash or name:hash:group,group,
+	// the hash bcrypt or argon2id. Members of $admins, and the user admin, may do
+	// everything; others what the $acl of a stream lets them, and where there is none,
+	// everything but streams that begin with $ and the whole log.
+	UsersFile string
+	// Insecure serves Listen without transport security and without users. Only for an
+	// address that no other machine can reach.
+	Insecure bool
 	// MaxAppendBytes bounds the events of one append. Default 1 MiB.
 	MaxAppendBytes int
 	// Clock gives the time of an append. Default time.Now.
@@ -58,6 +68,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("event store: the socket path has %d bytes, the system takes %d: choose a shorter runtime folder (for example under /run or /tmp): %s",
 			len(c.Socket), socketPathBytesMax, c.Socket))
 	}
+	errs = append(errs, c.validateAddress()...)
 	if c.MaxAppendBytes < 0 || c.MaxAppendBytes > appendBytesCeiling {
 		errs = append(errs, fmt.Errorf("event store: an append limit of %d bytes is not between 1 and %d", c.MaxAppendBytes, appendBytesCeiling))
 	}

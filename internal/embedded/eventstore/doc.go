@@ -8,7 +8,8 @@
 // success, metadata hides events at read. An append is acknowledged only when it
 // is on disk.
 //
-// It refuses what keytrail does not need: persistent subscriptions, projections,
-// users, transport security. It serves one process over a unix socket in a folder
-// that only its owner can enter, or a developer over a local address.
+// It refuses what keytrail does not need: persistent subscriptions, projections and
+// users belong to EventStoreDB. It serves one process over a unix socket in a folder
+// that only its owner can enter; or an address, with a certificate and a file of users,
+// or without both where nobody else can reach it.
 package eventstore

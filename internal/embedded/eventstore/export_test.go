@@ -24,6 +24,7 @@ func (s *Server) Heads() int { return s.writer.heads.order.Len() }
 const (
 	RecentBytesMax = recentBytesMax
 	ChunkBytes     = chunkBytes
+	BatchOpenMax   = batchOpenMax
 )
 
 // RecentBytes returns the bytes of blocks kept for live readers.
@@ -57,4 +58,28 @@ func DecodeFrame(body []byte) (stream, typ string, pos, rev uint64, wire []byte,
 func WalkFrames(body []byte, n int) error {
 	_, err := (&block{body: body, n: n}).frames(nil)
 	return err
+}
+
+// ParseUsers reads a users file.
+func ParseUsers(data []byte) error {
+	_, err := parseUsers(data)
+	return err
+}
+
+// ReadRoles returns who may read a stream with this metadata, where that is said.
+func ReadRoles(metadata []byte) ([]string, error) {
+	list, err := parseACL(metadata)
+	return list[actRead], err
+}
+
+// CompileFilter compiles an expression as a filter does and matches it.
+func CompileFilter(expression string, name []byte) (bool, error) {
+	x, err := compileFilter(expression)
+	return err == nil && x.Match(name), err
+}
+
+// ParseLimits reads stream metadata.
+func ParseLimits(data []byte) (maxCount, maxAgeS, trimBelow int64) {
+	l := parseLimits(data)
+	return l.maxCount.Int64, l.maxAgeS.Int64, l.trimBelow.Int64
 }

@@ -28,6 +28,7 @@ func (features) GetSupportedMethods(context.Context, *shared.Empty) (*serverfeat
 		Methods: []*serverfeatures.SupportedMethod{
 			{ServiceName: service, MethodName: "read", Features: []string{"position", "events"}},
 			{ServiceName: service, MethodName: "append"},
+			{ServiceName: service, MethodName: "batchappend", Features: []string{"deadline_duration"}},
 			{ServiceName: service, MethodName: "delete"},
 			{ServiceName: service, MethodName: "tombstone"},
 		},

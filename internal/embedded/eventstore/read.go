@@ -5,8 +5,11 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	api "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
+	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -18,7 +21,9 @@ type streams struct {
 	writer         *writer
 	reader         *reader
 	recent         *recent
+	access         *access // nil: everything is allowed.
 	appendBytesMax int
+	clock          func() time.Time
 	closing        <-chan struct{} // Closed when subscriptions have to end.
 }
 
@@ -31,19 +36,12 @@ func (s *streams) Read(in *api.ReadReq, out api.Streams_ReadServer) error {
 	if o.GetUuidOption() == nil {
 		return status.Error(codes.InvalidArgument, "'uuidOption' is a required argument")
 	}
-	if o.GetUuidOption().GetString_() != nil {
-		return status.Error(codes.Unimplemented, "the embedded event store sends structured ids only: ask for them, or use EventStoreDB")
-	}
-	f, err := newFilter(o.GetFilter())
-	if err != nil {
-		return err
-	}
 	subscribe := o.GetSubscription() != nil
 	back := o.GetReadDirection() == api.ReadReq_Options_Backwards
 	if subscribe && back {
 		return status.Error(codes.InvalidArgument, "a subscription reads forwards")
 	}
-	send := &sender{out: out, reader: s.reader, resolve: o.GetResolveLinks(), left: math.MaxUint64}
+	send := &sender{streams: s, out: out, resolve: o.GetResolveLinks(), text: o.GetUuidOption().GetString_() != nil, left: math.MaxUint64}
 	if !subscribe {
 		if _, ok := o.GetCountOption().(*api.ReadReq_Options_Count); !ok {
 			return status.Error(codes.InvalidArgument, "'countOption' is a required argument")
@@ -52,15 +50,18 @@ func (s *streams) Read(in *api.ReadReq, out api.Streams_ReadServer) error {
 	}
 	switch from := o.GetStreamOption().(type) {
 	case *api.ReadReq_Options_Stream:
-		name, err := readStreamName(from.Stream.GetStreamIdentifier())
+		if o.GetFilter() != nil {
+			return status.Error(codes.InvalidArgument, "a filter belongs to $all: a stream is read whole")
+		}
+		return s.readNamed(from.Stream, subscribe, back, send)
+	case *api.ReadReq_Options_All:
+		f, err := newFilter(o.GetFilter(), subscribe)
 		if err != nil {
 			return err
 		}
-		if subscribe {
-			return s.followStream(name, from.Stream, send)
+		if err := s.access.may(out.Context(), actRead, allStream); err != nil {
+			return err
 		}
-		return s.readStream(name, from.Stream, back, send)
-	case *api.ReadReq_Options_All:
 		if subscribe {
 			return s.followAll(from.All, f, send)
 		}
@@ -69,11 +70,26 @@ func (s *streams) Read(in *api.ReadReq, out api.Streams_ReadServer) error {
 	return status.Error(codes.InvalidArgument, "'streamOption' is a required argument")
 }
 
+func (s *streams) readNamed(from *api.ReadReq_Options_StreamOptions, subscribe, back bool, send *sender) error {
+	name, err := readStreamName(from.GetStreamIdentifier())
+	if err != nil {
+		return err
+	}
+	if err := s.access.may(send.out.Context(), actRead, name); err != nil {
+		return err
+	}
+	if subscribe {
+		return s.followStream(name, from, send)
+	}
+	return s.readStream(name, from, back, send)
+}
+
 // sender sends events until its count is used up.
 type sender struct {
+	streams *streams
 	out     api.Streams_ReadServer
-	reader  *reader
 	resolve bool
+	text    bool // Ids go out as text instead of two numbers.
 	left    uint64
 }
 
@@ -83,40 +99,58 @@ func (s *sender) event(f *frame) (bool, error) {
 		return false, nil
 	}
 	s.left--
-	if s.resolve && string(f.typ) == linkType {
-		m, err := s.linked(*f)
-		if err != nil {
+	link := s.resolve && string(f.typ) == linkType
+	if !link && !s.text {
+		return s.left > 0, s.out.SendMsg(f)
+	}
+	m, err := f.message()
+	if err != nil {
+		return false, err
+	}
+	if link {
+		if err := s.follow(m.GetEvent()); err != nil {
 			return false, err
 		}
-		return s.left > 0, s.out.Send(m)
 	}
-	return s.left > 0, s.out.SendMsg(f)
+	if s.text {
+		textID(m.GetEvent().GetEvent())
+		textID(m.GetEvent().GetLink())
+	}
+	return s.left > 0, s.out.Send(m)
 }
 
-// linked returns the message of a link with the event it points at, or without
-// if that cannot be read any more.
-func (s *sender) linked(link frame) (*api.ReadResp, error) {
-	m, err := link.message()
-	if err != nil {
-		return nil, err
+func textID(e *api.ReadResp_ReadEvent_RecordedEvent) {
+	if e == nil {
+		return
 	}
-	e := m.GetEvent()
+	if id, err := uuidOf(e.GetId()); err == nil { // A stored id is one.
+		e.Id = &shared.UUID{Value: &shared.UUID_String_{String_: uuid.UUID(id).String()}}
+	}
+}
+
+// follow puts the event that a link points at beside the link, or nothing if it cannot
+// be read any more, or not by this caller.
+func (s *sender) follow(e *api.ReadResp_ReadEvent) error {
+	ctx := s.out.Context()
 	e.Link, e.Event = e.GetEvent(), nil
 	number, name, ok := strings.Cut(string(e.GetLink().GetData()), "@")
 	rev, err := strconv.ParseUint(number, 10, 64)
-	if !ok || err != nil {
-		return m, nil //nolint:nilerr // Not a link that can be followed: it is sent alone.
+	if !ok || name == "" || err != nil {
+		return nil //nolint:nilerr // Not a link that can be followed: it is sent alone.
 	}
-	target, ok, err := s.reader.event(s.out.Context(), name, rev)
+	if ok, err := s.streams.access.mayFollow(ctx, name); err != nil || !ok {
+		return err
+	}
+	target, ok, err := s.streams.reader.event(ctx, name, rev)
 	if err != nil || !ok {
-		return m, err
+		return err
 	}
 	t, err := target.message()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	e.Event = t.GetEvent().GetEvent()
-	return m, nil
+	return nil
 }
 
 func (s *streams) readStream(name string, o *api.ReadReq_Options_StreamOptions, back bool, send *sender) error {
@@ -162,6 +196,9 @@ func (s *streams) readAll(o *api.ReadReq_Options_AllOptions, back bool, f *filte
 	}
 	var frames []frame
 	for more := send.left > 0; more && (back || pos <= end); {
+		if err := ctx.Err(); err != nil { // A filter may let nothing through for long.
+			return status.FromContextError(err).Err()
+		}
 		blocks, err := s.chunk(ctx, pos, back)
 		if err != nil || len(blocks) == 0 {
 			return failRead(err)

@@ -56,10 +56,13 @@ func Open(cfg Config) (*Server, error) {
 }
 
 func (s *Server) open(ctx context.Context) error {
+	options, users, err := s.cfg.secured()
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("make data folder: %w", err)
 	}
-	var err error
 	if s.lock, err = lockFolder(s.cfg.Dir); err != nil {
 		return err
 	}
@@ -76,17 +79,21 @@ func (s *Server) open(ctx context.Context) error {
 	if s.listener, err = listen(ctx, s.cfg); err != nil {
 		return err
 	}
-	s.grpc = s.newGRPC(&streams{
+	st := &streams{
 		writer: s.writer, reader: s.reader, recent: s.writer.recent,
-		appendBytesMax: s.cfg.MaxAppendBytes, closing: s.closing,
-	})
+		appendBytesMax: s.cfg.MaxAppendBytes, clock: s.cfg.Clock, closing: s.closing,
+	}
+	if users != nil {
+		st.access = &access{logins: newLogins(users), reader: s.reader}
+	}
+	s.grpc = s.newGRPC(st, options)
 	go s.writer.run(ctx)
 	go func() { s.served <- s.grpc.Serve(s.listener) }()
 	return nil
 }
 
-func (s *Server) newGRPC(st *streams) *grpc.Server {
-	g := grpc.NewServer(
+func (s *Server) newGRPC(st *streams, more []grpc.ServerOption) *grpc.Server {
+	g := grpc.NewServer(append(more,
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
 		grpc.MaxRecvMsgSize(messageBytesMax), grpc.MaxSendMsgSize(messageBytesMax),
 		grpc.ReadBufferSize(128<<10), grpc.WriteBufferSize(128<<10),
@@ -96,7 +103,7 @@ func (s *Server) newGRPC(st *streams) *grpc.Server {
 		grpc.WaitForHandlers(true), // The writer stops only after the last of them.
 		// The client pings every 10 s, idle or not; gRPC's default would cut it off.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	api.RegisterStreamsServer(g, st)
 	serverfeatures.RegisterServerFeaturesServer(g, features{})
 	gossip.RegisterGossipServer(g, members{addr: s.listener.Addr(), clock: s.cfg.Clock})

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // errClosing ends subscriptions when the server closes; the client may come back.
@@ -18,9 +19,27 @@ func confirm(out api.Streams_ReadServer) error {
 	}})
 }
 
-func caughtUp(out api.Streams_ReadServer) error {
-	return out.Send(&api.ReadResp{Content: &api.ReadResp_CaughtUp_{CaughtUp: &api.ReadResp_CaughtUp{}}})
+// caughtUp says that the subscriber has all there is. The fields are those that newer
+// servers added to the message: newer clients take a notice without them for none.
+func (s *streams) caughtUp(out api.Streams_ReadServer, place caughtUpPlace) error {
+	now := s.clock()
+	stamp := appendVarint(appendVarint(nil, 1, uint64(now.Unix())), 2, uint64(now.Nanosecond())) //nolint:gosec // After 1970.
+	fields := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), stamp)
+	if rev := place.revision; rev != nil {
+		fields = appendVarint(fields, 2, *rev)
+	}
+	if pos := place.position; pos != nil {
+		fields = protowire.AppendTag(fields, 3, protowire.BytesType)
+		fields = protowire.AppendBytes(fields, appendVarint(appendVarint(nil, 1, *pos), 2, *pos))
+	}
+	notice := &api.ReadResp_CaughtUp{}
+	notice.ProtoReflect().SetUnknown(fields)
+	return out.Send(&api.ReadResp{Content: &api.ReadResp_CaughtUp_{CaughtUp: notice}})
 }
+
+// caughtUpPlace is where a subscriber stands: in a stream, or in the log. Neither if
+// nothing is there yet.
+type caughtUpPlace struct{ revision, position *uint64 }
 
 func checkpoint(out api.Streams_ReadServer, pos uint64) error {
 	return out.Send(&api.ReadResp{Content: &api.ReadResp_Checkpoint_{
@@ -48,6 +67,7 @@ type allFollower struct {
 	filter     *filter
 	pos        uint64 // All up to here was considered.
 	considered uint64 // Since the last checkpoint.
+	told       uint64 // The last checkpoint.
 	frames     []frame
 }
 
@@ -61,6 +81,7 @@ func (s *streams) followAll(o *api.ReadReq_Options_AllOptions, f *filter, send *
 	case *api.ReadReq_Options_AllOptions_End:
 		a.pos = end
 	}
+	a.told = a.pos
 	if err := confirm(send.out); err != nil {
 		return err
 	}
@@ -128,19 +149,31 @@ func (a *allFollower) consider(f *frame) error {
 	if a.considered++; a.considered < a.filter.every {
 		return nil
 	}
+	return a.checkpoint()
+}
+
+// checkpoint tells how far the log was looked at, unless that was told already.
+func (a *allFollower) checkpoint() error {
 	a.considered = 0
+	if a.pos <= a.told {
+		return nil
+	}
+	a.told = a.pos
 	return checkpoint(a.send.out, a.pos)
 }
 
 // arrive says that the subscriber has all there is.
 func (a *allFollower) arrive() error {
-	if a.filter != nil && a.pos > 0 {
-		a.considered = 0
-		if err := checkpoint(a.send.out, a.pos); err != nil {
+	if a.filter != nil {
+		if err := a.checkpoint(); err != nil {
 			return err
 		}
 	}
-	return caughtUp(a.send.out)
+	var place caughtUpPlace
+	if a.pos > 0 {
+		place.position = &a.pos
+	}
+	return a.streams.caughtUp(a.send.out, place)
 }
 
 // followStream serves a subscription to one stream, from after the revision.
@@ -154,7 +187,7 @@ func (s *streams) followStream(name string, o *api.ReadReq_Options_StreamOptions
 	next := uint64(0)
 	switch v := o.GetRevisionOption().(type) {
 	case *api.ReadReq_Options_StreamOptions_Revision:
-		next = v.Revision + 1
+		next = min(v.Revision, revisionMax) + 1
 	case *api.ReadReq_Options_StreamOptions_End:
 		next = st.next()
 	}
@@ -174,7 +207,11 @@ func (s *streams) followStream(name string, o *api.ReadReq_Options_StreamOptions
 		}
 		if !live {
 			live = true
-			if err := caughtUp(send.out); err != nil {
+			var place caughtUpPlace
+			if last := next - 1; next > 0 {
+				place.revision = &last
+			}
+			if err := s.caughtUp(send.out, place); err != nil {
 				return err
 			}
 		}
