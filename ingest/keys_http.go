@@ -201,7 +201,7 @@ func (h *KeyAPI) keyByValue(c *gin.Context) {
 		httpx.Fail(c, domain.Errorf(domain.Invalid, "the header is required").WithField("IAM-ApiKey").WithMessageCode("missing_apikey"))
 		return
 	}
-	state, err := h.Auth.Find(keystore.NewSecret(value))
+	state, err := h.Auth.Find(c.Request.Context(), keystore.NewSecret(value))
 	if err != nil {
 		httpx.Fail(c, err)
 		return

@@ -146,6 +146,7 @@ type node struct {
 	log      *eventlog.Log
 	store    *keystore.Store
 	dirs     *auth.Directory
+	pulses   *auth.Pulses
 	commands *ingest.Commands
 	refusals *ingest.Refusals
 	clock    *testClock
@@ -212,6 +213,11 @@ func startNode(tb testing.TB, log *eventlog.Log, dir string) *node {
 	}
 	n.admin = strings.TrimSpace(string(secret))
 	n.dirs = auth.NewDirectory(auth.FollowLog(log), testLogger(tb))
+	if n.pulses, err = auth.NewPulses(auth.PulsesConfig{
+		Log: log, Node: n.store.InstallationID(), Nonce: rand.Text(), Clock: auth.SinceBoot, Logger: testLogger(tb),
+	}, n.dirs); err != nil {
+		tb.Fatal(err)
+	}
 	n.refusals = ingest.NewRefusals(log, n.store.InstallationID(), rand.Text(), n.clock.Now, testLogger(tb))
 	n.commands = ingest.NewCommands(ingest.CommandsConfig{
 		Log: log, Directory: n.dirs, Store: n.store, Refusals: n.refusals, Now: n.clock.Now, Random: rand.Reader,
@@ -227,6 +233,7 @@ func (n *node) run() {
 	var wg sync.WaitGroup
 	wg.Go(func() { cleanup(n.tb, n.dirs.Run(ctx)) })
 	wg.Go(func() { cleanup(n.tb, n.refusals.Run(ctx)) })
+	wg.Go(func() { cleanup(n.tb, n.pulses.Run(ctx)) })
 	n.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	n.tb.Cleanup(n.stop)
 	if err := n.dirs.WaitReady(ctx); err != nil {
@@ -237,7 +244,7 @@ func (n *node) run() {
 func (n *node) serve() {
 	engine := httpx.NewEngine(testLogger(n.tb))
 	ingest.NewKeyAPI(ingest.KeyAPIConfig{
-		Commands: n.commands, Auth: auth.NewAuthenticator(n.dirs, n.store, n.clock.Now), Directory: n.dirs, Refusals: n.refusals,
+		Commands: n.commands, Auth: auth.NewAuthenticator(n.dirs, n.pulses, n.store, n.clock.Now), Directory: n.dirs, Refusals: n.refusals,
 		Uses: n.uses, Lister: logLister{log: n.log}, Waiter: n.waits, Activity: fixedActivity{}, Now: n.clock.Now,
 	}).Register(engine)
 	n.srv = httptest.NewServer(engine)

@@ -48,7 +48,7 @@ func (h *KeyAPI) token(c *gin.Context) {
 		failToken(c, err)
 		return
 	}
-	key, err := h.Auth.Key(secret)
+	key, err := h.Auth.Key(c.Request.Context(), secret)
 	switch {
 	case err == nil:
 	case domain.CodeOf(err) != domain.Unauthenticated: // Nobody can tell whether the key is good.

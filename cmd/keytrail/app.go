@@ -68,6 +68,7 @@ type app struct {
 	faults   faults
 
 	directory *auth.Directory
+	pulses    *auth.Pulses
 	auth      *auth.Authenticator
 	refusals  *ingest.Refusals
 	access    *ingest.AccessLog
@@ -196,13 +197,19 @@ func (a *app) buildProjections() error {
 func (a *app) buildIngest() error {
 	writer, events := a.node, a.stores.log
 	a.directory = auth.NewDirectory(auth.FollowLog(events), a.log.With(slog.String("component", "directory")))
-	a.auth = auth.NewAuthenticator(a.directory, a.keys, a.now)
+	var err error
+	a.pulses, err = auth.NewPulses(auth.PulsesConfig{
+		Log: events, Node: writer, Nonce: a.nonce, Clock: auth.SinceBoot, Logger: a.log.With(slog.String("component", "pulses")),
+	}, a.directory)
+	if err != nil {
+		return err
+	}
+	a.auth = auth.NewAuthenticator(a.directory, a.pulses, a.keys, a.now)
 	a.refusals = ingest.NewRefusals(events, writer, a.nonce, a.now, a.log)
 	a.access = ingest.NewAccessLog(events, writer, a.nonce, a.now)
 	a.commands = ingest.NewCommands(ingest.CommandsConfig{
 		Log: events, Directory: a.directory, Store: a.keys, Refusals: a.refusals, Now: a.now, Random: rand.Reader,
 	})
-	var err error
 	a.recorder, err = ingest.NewUsageRecorder(ingest.UsageRecorderConfig{Log: events, Writer: writer, Now: a.now, Logger: a.log})
 	if err != nil {
 		return err

@@ -74,6 +74,7 @@ func (a *app) parts() []part {
 	both, api, worker := []role{roleAPI, roleWorker}, []role{roleAPI}, []role{roleWorker}
 	return []part{
 		{name: "directory", roles: api, essential: true, run: a.directory.Run, check: a.directory.Ready},
+		{name: "pulses", roles: api, essential: true, run: a.pulses.Run},
 		{name: "refusals", roles: api, essential: true, run: a.refusals.Run},
 		{name: "tables", roles: both, run: a.prepareTables},
 		{name: "tracker", roles: both, run: a.tracker.Run},

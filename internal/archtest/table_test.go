@@ -67,6 +67,7 @@ var allowed = map[string][]string{
 		"internal/keystore",
 		"github.com/gin-gonic/gin",
 		"github.com/golang-jwt/jwt/v5",
+		"golang.org/x/sys/unix",
 	},
 	"internal/clickhouse": {
 		"github.com/ClickHouse/clickhouse-go/v2",

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -29,17 +30,29 @@ const (
 	agentBytesMax      = 512
 )
 
-// Authenticator turns credentials into callers. It is safe for concurrent use.
+// Freshness says whether the directory holds what is acknowledged. [Pulses] do.
+type Freshness interface {
+	// WaitFresh returns nil once the directory was complete not longer ago than a bound,
+	// else [domain.Unavailable].
+	WaitFresh(ctx context.Context) error
+	// Fresh returns nil if that is so now.
+	Fresh() error
+}
+
+// Authenticator turns credentials into callers. It never accepts one by a directory that is
+// not known to be fresh. It is safe for concurrent use.
 type Authenticator struct {
 	dir   *Directory
+	fresh Freshness
 	store *keystore.Store
 	now   func() time.Time
 	kid   string
 }
 
-// NewAuthenticator returns an authenticator that reads the time from now.
-func NewAuthenticator(dir *Directory, store *keystore.Store, now func() time.Time) *Authenticator {
-	a := &Authenticator{dir: dir, store: store, now: now}
+// NewAuthenticator returns an authenticator by what dir knows while fresh says that it is
+// up to date. It reads the time from now.
+func NewAuthenticator(dir *Directory, fresh Freshness, store *keystore.Store, now func() time.Time) *Authenticator {
+	a := &Authenticator{dir: dir, fresh: fresh, store: store, now: now}
 	sum := sha256.Sum256(a.public())
 	a.kid = hex.EncodeToString(sum[:8])
 	return a
@@ -66,12 +79,30 @@ type accountClaim struct {
 	ID domain.AccountID `json:"bss"`
 }
 
-// Find returns the key that secret is the value of, valid or not; [domain.NotFound] if
-// there is none.
-func (a *Authenticator) Find(secret keystore.Secret) (domain.KeyState, error) {
+// judged is the one way by which a credential is judged: by a directory that is fresh before
+// it is asked and still is when it has answered. A process that was stopped in between goes
+// by nothing that it knew before.
+func (a *Authenticator) judged(ctx context.Context, judge func() (domain.KeyState, error)) (domain.KeyState, error) {
 	if err := a.dir.Ready(); err != nil {
 		return domain.KeyState{}, err
 	}
+	if err := a.fresh.WaitFresh(ctx); err != nil {
+		return domain.KeyState{}, err
+	}
+	s, err := judge()
+	if stale := a.fresh.Fresh(); stale != nil {
+		return domain.KeyState{}, stale
+	}
+	return s, err
+}
+
+// Find returns the key that secret is the value of, valid or not; [domain.NotFound] if
+// there is none.
+func (a *Authenticator) Find(ctx context.Context, secret keystore.Secret) (domain.KeyState, error) {
+	return a.judged(ctx, func() (domain.KeyState, error) { return a.find(secret) })
+}
+
+func (a *Authenticator) find(secret keystore.Secret) (domain.KeyState, error) {
 	fingerprint := a.store.FingerprintSecret(secret)
 	s, ok := a.dir.KeyByFingerprint(fingerprint)
 	if !ok || subtle.ConstantTimeCompare([]byte(s.SecretHash), []byte(fingerprint)) != 1 {
@@ -82,15 +113,14 @@ func (a *Authenticator) Find(secret keystore.Secret) (domain.KeyState, error) {
 
 // Key returns the key that secret is the value of, if it is valid now. Where the key is
 // known but refused, its state comes with the error.
-func (a *Authenticator) Key(secret keystore.Secret) (domain.KeyState, error) {
-	s, err := a.Find(secret)
-	if domain.CodeOf(err) == domain.NotFound {
-		return domain.KeyState{}, refused("invalid_credential", "the API key is not known")
-	}
-	if err != nil {
-		return domain.KeyState{}, err
-	}
-	return s, a.dir.Check(s, a.now())
+func (a *Authenticator) Key(ctx context.Context, secret keystore.Secret) (domain.KeyState, error) {
+	return a.judged(ctx, func() (domain.KeyState, error) {
+		s, err := a.find(secret)
+		if err != nil {
+			return domain.KeyState{}, refused("invalid_credential", "the API key is not known")
+		}
+		return s, a.dir.Check(s, a.now())
+	})
 }
 
 // Fingerprint returns the keyed fingerprint under which secret would be stored.
@@ -124,10 +154,11 @@ func (a *Authenticator) Issue(key domain.KeyState, id string) (keystore.Secret, 
 
 // Token returns the key that a token of ours was made with, if the token and the key
 // are valid now. Where the key is known but refused, its state comes with the error.
-func (a *Authenticator) Token(token keystore.Secret) (domain.KeyState, error) {
-	if err := a.dir.Ready(); err != nil {
-		return domain.KeyState{}, err
-	}
+func (a *Authenticator) Token(ctx context.Context, token keystore.Secret) (domain.KeyState, error) {
+	return a.judged(ctx, func() (domain.KeyState, error) { return a.token(token) })
+}
+
+func (a *Authenticator) token(token keystore.Secret) (domain.KeyState, error) {
 	var c claims
 	_, err := jwt.ParseWithClaims(token.Reveal(), &c, func(*jwt.Token) (any, error) { return a.public(), nil },
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithIssuer(issuer),
@@ -169,13 +200,17 @@ func (a *Authenticator) Authenticate(c *gin.Context) (Caller, error) {
 	who := Anonymous(c)
 	credential, err := credentialOf(c)
 	if err != nil {
+		// That nobody was named is recorded: where the log is away, that is said at once.
+		if stale := a.fresh.WaitFresh(c.Request.Context()); stale != nil {
+			err = stale
+		}
 		return Caller{Initiator: who}, err
 	}
 	lookup, kind := a.Key, "apikey"
 	if looksLikeToken(credential) {
 		lookup, kind = a.Token, "token"
 	}
-	key, err := lookup(credential)
+	key, err := lookup(c.Request.Context(), credential)
 	if key.ID != "" {
 		who = a.initiator(who, key, kind)
 	}

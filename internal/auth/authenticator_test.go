@@ -30,6 +30,12 @@ type bench struct {
 	now    time.Time
 }
 
+// alwaysFresh is a directory whose age is of no interest.
+type alwaysFresh struct{}
+
+func (alwaysFresh) WaitFresh(context.Context) error { return nil }
+func (alwaysFresh) Fresh() error                    { return nil }
+
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{now: t0}
@@ -58,7 +64,7 @@ func newBench(t *testing.T) *bench {
 	if err := b.dir.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.auth = auth.NewAuthenticator(b.dir, b.store, func() time.Time { return b.now })
+	b.auth = auth.NewAuthenticator(b.dir, alwaysFresh{}, b.store, func() time.Time { return b.now })
 	return b
 }
 
@@ -76,22 +82,85 @@ func TestATokenIsGoodAsLongAsItsKeyAndNoLonger(t *testing.T) {
 	if err != nil || !end.Equal(t0.Add(time.Hour)) {
 		t.Fatalf("ends %s, %v", end, err)
 	}
-	if key, err := b.auth.Token(token); err != nil || key.ID != "k1" {
+	if key, err := b.auth.Token(t.Context(), token); err != nil || key.ID != "k1" {
 		t.Fatalf("%v, %v", key, err)
 	}
 	b.now = t0.Add(time.Hour)
-	if _, err := b.auth.Token(token); messageCode(err) != "token_expired" {
+	if _, err := b.auth.Token(t.Context(), token); messageCode(err) != "token_expired" {
 		t.Errorf("at its end: %v", err)
 	}
 	b.now = t0.Add(time.Minute)
 	b.dir.Apply(at(domain.KeyStream("k1"), 1, 40, domain.KeyDisabled{After: keyState("k1", disabled)}))
-	if key, err := b.auth.Token(token); messageCode(err) != "key_disabled" || key.ID != "k1" {
+	if key, err := b.auth.Token(t.Context(), token); messageCode(err) != "key_disabled" || key.ID != "k1" {
 		t.Errorf("of a disabled key: %v, %v", key, err)
 	}
 	expiry := t0.Add(10 * time.Minute)
 	b.key.ExpiresAt = &expiry
 	if _, end, err := b.auth.Issue(b.key, "id"); err != nil || !end.Equal(expiry) {
 		t.Errorf("a token outlives its key: %s, %v", end, err)
+	}
+}
+
+// sometimesFresh says what a test wants it to say.
+type sometimesFresh struct{ before, after error }
+
+func (f sometimesFresh) WaitFresh(context.Context) error { return f.before }
+func (f sometimesFresh) Fresh() error                    { return f.after }
+
+// TestNobodyIsAcceptedByAStaleDirectory, by whatever way a credential comes, nor by one
+// that became stale while the credential was judged; and nobody is refused by it either.
+func TestNobodyIsAcceptedByAStaleDirectory(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	token, _, err := b.auth.Issue(b.key, "id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := domain.Errorf(domain.Unavailable, "old").WithMessageCode("directory_stale")
+	request := func(a *auth.Authenticator, authorization string) error {
+		c, _ := gin.CreateTestContext(httptest.NewRecorder())
+		c.Request = httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		if authorization != "" {
+			c.Request.Header.Set("Authorization", authorization)
+		}
+		_, err := a.Authenticate(c)
+		return err
+	}
+	ways := []struct {
+		name string
+		ask  func(*auth.Authenticator) error
+		ok   bool // Accepted where the directory is fresh.
+	}{
+		{"find", func(a *auth.Authenticator) error { _, err := a.Find(t.Context(), b.secret); return err }, true},
+		{"find, unknown", func(a *auth.Authenticator) error { _, err := a.Find(t.Context(), keystore.NewSecret("x")); return err }, false},
+		{"key", func(a *auth.Authenticator) error { _, err := a.Key(t.Context(), b.secret); return err }, true},
+		{"key, unknown", func(a *auth.Authenticator) error { _, err := a.Key(t.Context(), keystore.NewSecret("x")); return err }, false},
+		{"token", func(a *auth.Authenticator) error { _, err := a.Token(t.Context(), token); return err }, true},
+		{"request with a key", func(a *auth.Authenticator) error { return request(a, "Bearer "+b.secret.Reveal()) }, true},
+		{"request with a token", func(a *auth.Authenticator) error { return request(a, "Bearer "+token.Reveal()) }, true},
+		{"request with a forged token", func(a *auth.Authenticator) error { return request(a, "Bearer eyJ.e.e") }, false},
+	}
+	for _, way := range ways {
+		for _, tt := range []struct {
+			name  string
+			fresh sometimesFresh
+			stale bool
+		}{
+			{name: "fresh"},
+			{name: "stale before", fresh: sometimesFresh{before: old, after: old}, stale: true},
+			{name: "stale after", fresh: sometimesFresh{after: old}, stale: true},
+		} {
+			err := way.ask(auth.NewAuthenticator(b.dir, tt.fresh, b.store, func() time.Time { return b.now }))
+			switch {
+			case tt.stale && domain.CodeOf(err) != domain.Unavailable:
+				t.Errorf("%s, %s: %v, want that nobody knows", way.name, tt.name, err)
+			case !tt.stale && (err == nil) != way.ok:
+				t.Errorf("%s, %s: %v", way.name, tt.name, err)
+			}
+		}
+	}
+	if err := request(auth.NewAuthenticator(b.dir, sometimesFresh{before: old}, b.store, time.Now), ""); domain.CodeOf(err) != domain.Unavailable {
+		t.Errorf("nobody named, and the log away: %v", err)
 	}
 }
 
@@ -129,7 +198,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = b.auth.Token(keystore.NewSecret(signed))
+		_, err = b.auth.Token(t.Context(), keystore.NewSecret(signed))
 		if (err == nil) != tt.ok || (!tt.ok && domain.CodeOf(err) != domain.Unauthenticated) {
 			t.Errorf("%s: %v", tt.name, err)
 		}

@@ -35,6 +35,7 @@ func FollowLog(log *eventlog.Log) Follow {
 type Directory struct {
 	follow Follow
 	log    *slog.Logger
+	pulses *Pulses // nil: nobody asks how fresh this is. Set before Run.
 
 	mu            sync.RWMutex // Guards everything below.
 	keys          map[domain.KeyID]keyEntry
@@ -85,10 +86,11 @@ func (d *Directory) Run(ctx context.Context) error {
 	d.mu.RLock()
 	after := d.position
 	d.mu.RUnlock()
-	sub, err := d.follow(ctx, eventlog.SubscribeOptions{
-		Prefixes: []string{domain.AccountStreams, domain.ServiceIDStreams, domain.KeyStreams},
-		After:    after, FromStart: after == 0,
-	})
+	prefixes := []string{domain.AccountStreams, domain.ServiceIDStreams, domain.KeyStreams}
+	if d.pulses != nil {
+		prefixes = append(prefixes, d.pulses.stream)
+	}
+	sub, err := d.follow(ctx, eventlog.SubscribeOptions{Prefixes: prefixes, After: after, FromStart: after == 0})
 	if err != nil {
 		return fmt.Errorf("follow the log: %w", err)
 	}
@@ -112,6 +114,10 @@ func (d *Directory) Run(ctx context.Context) error {
 }
 
 func (d *Directory) deliver(ctx context.Context, raw eventlog.Raw) {
+	if d.pulses != nil && strings.HasPrefix(raw.Stream, pulseStreams) {
+		d.pulses.returned(raw) // All before it has been applied.
+		return
+	}
 	rec, err := eventlog.Decode(raw)
 	d.mu.Lock()
 	defer d.mu.Unlock()

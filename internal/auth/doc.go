@@ -5,6 +5,9 @@
 // made from one) into a [Caller], by what the directory knows now: a key that is
 // disabled, deleted or expired is refused at once, and so are the tokens made with it.
 //
+// [Pulses] know how fresh the directory is: a node that cannot tell whether a key was
+// disabled elsewhere a second ago answers that it cannot, and accepts nothing.
+//
 // It refuses to guess. While the directory is not running or has not caught up, every
 // answer is [domain.Unavailable]; a key whose stream holds an event that cannot be read
 // is refused until the stream is mended. What a caller may do is not decided here but

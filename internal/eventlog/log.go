@@ -14,8 +14,9 @@ type Log struct {
 	cfg  Config
 	pool *pool
 
-	mu            sync.Mutex // Guards subscriptions and closed.
+	mu            sync.Mutex // Guards all below.
 	subscriptions map[*Subscription]struct{}
+	heads         map[string]knownHead // By prefixes.
 	closed        bool
 }
 
@@ -26,7 +27,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	l := &Log{cfg: cfg, pool: newPool(cfg), subscriptions: make(map[*Subscription]struct{})}
+	l := &Log{cfg: cfg, pool: newPool(cfg), subscriptions: make(map[*Subscription]struct{}), heads: make(map[string]knownHead)}
 	if _, err := l.newest(ctx, 1, func(Raw) bool { return true }); err != nil {
 		return nil, errors.Join(fmt.Errorf("open event log: %w", err), l.Close())
 	}

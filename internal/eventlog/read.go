@@ -109,11 +109,38 @@ func rawOf(e *esdb.RecordedEvent) Raw {
 
 // Head returns the position of the newest event whose stream has one of the
 // prefixes, or 0 if there is none. It reads the log backwards from its end, since
-// the protocol's plain reads have no filter: cheap where our events are near the
-// end, which on a shared cluster depends on the others.
+// the protocol's plain reads have no filter: the first time as far as the newest such
+// event, later only what is new since.
 func (l *Log) Head(ctx context.Context, prefixes []string) (uint64, error) {
-	return l.newest(ctx, math.MaxInt64, func(r Raw) bool { return hasPrefix(r.Stream, prefixes) })
+	key := strings.Join(prefixes, "\x00")
+	l.mu.Lock()
+	known := l.heads[key]
+	l.mu.Unlock()
+	var found knownHead
+	_, err := l.newest(ctx, math.MaxInt64, func(r Raw) bool {
+		found.tail = max(found.tail, r.Position)
+		switch {
+		case hasPrefix(r.Stream, prefixes):
+			found.head = r.Position
+		case r.Position <= known.tail && known.tail <= found.tail: // All before has been looked at.
+			found.head = known.head
+		default:
+			return false
+		}
+		return true
+	})
+	if err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heads[key] = found
+	return found.head, nil
 }
+
+// knownHead is what is known of the log up to tail: head is its newest event of some
+// prefixes.
+type knownHead struct{ tail, head uint64 }
 
 // newest looks at the newest count events for one that matches, and returns its
 // position.
