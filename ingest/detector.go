@@ -66,7 +66,10 @@ type DetectorConfig struct {
 	// Generation is that of the tables. A new generation is evaluated from its first
 	// block on, and compared with the findings that are there.
 	Generation string
-	Now        func() time.Time
+	// First, if set, returns the block after which a generation is evaluated that no
+	// detector has looked at yet.
+	First func(ctx context.Context) (uint64, error)
+	Now   func() time.Time
 	// RetryAfter is the pause after a failure; 0 means a second.
 	RetryAfter time.Duration
 	Logger     *slog.Logger
@@ -356,7 +359,12 @@ func (r *detectorRun) loadProgress(ctx context.Context) error {
 		if err := r.cfg.Log.SetMaxCount(ctx, r.progressStream(), detectorProgressKept); err != nil {
 			return fmt.Errorf("bound the detector's progress: %w", err)
 		}
-		return nil
+		if r.cfg.First == nil {
+			return nil
+		}
+		first, err := r.cfg.First(ctx)
+		r.done = max(r.done, first)
+		return err
 	}
 	var p detectorProgress
 	if err := json.Unmarshal(raw.Data, &p); err != nil {

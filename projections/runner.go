@@ -42,6 +42,8 @@ type RunnerConfig struct {
 	InsertTimeout time.Duration
 	// Limits bound blocks. Default [DefaultLimits].
 	Limits Limits
+	// Pace, if set, is called before each block is planned and may hold it back.
+	Pace func(ctx context.Context) error
 	// Now is the clock. Required.
 	Now func() time.Time
 	// Roller, if set, is told which hours each block touched.
@@ -253,6 +255,11 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 
 // write plans b and carries the plan out.
 func (r *Runner) write(ctx context.Context, l *ledger, b *block) error {
+	if r.cfg.Pace != nil {
+		if err := r.cfg.Pace(ctx); err != nil {
+			return err
+		}
+	}
 	if err := setAside(ctx, r.cfg.Log, r.cfg.Generation, b.poison); err != nil {
 		return err
 	}

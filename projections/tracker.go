@@ -46,6 +46,12 @@ type Tracker struct {
 	// ahead is the head that behind is about.
 	ahead uint64
 	err   error
+	// planned, attempt and holder are the ledger's last word on the block after done.
+	planned, attempt uint64
+	holder           string
+	rate             rate
+	// runner is this process's, if there is one.
+	runner *Runner
 }
 
 // TrackerStatus is what a [Tracker] knows, for operators and for /v1/projections.
@@ -68,6 +74,12 @@ type TrackerStatus struct {
 	Runner RunnerState
 	// Error is for operators; empty if all is well.
 	Error string
+	// Planned is the block that is being written, 0 if none is; Attempt counts how often
+	// it was begun anew. Holder is who wrote the ledger last.
+	Planned, Attempt uint64
+	Holder           string
+	// EventsPerSecond is the rate of the last seconds.
+	EventsPerSecond float64
 }
 
 // NewTracker returns a tracker that knows nothing until [Tracker.Run].
@@ -75,7 +87,7 @@ func NewTracker(cfg TrackerConfig) (*Tracker, error) {
 	if cfg.Log == nil || cfg.Now == nil || cfg.Logger == nil || !domain.ValidID(cfg.Generation) {
 		return nil, errors.New("tracker: a log, a clock, a logger and a generation are required")
 	}
-	return &Tracker{cfg: cfg, changed: make(chan struct{})}, nil
+	return &Tracker{cfg: cfg, changed: make(chan struct{}), runner: cfg.Runner}, nil
 }
 
 // Run follows the ledger until ctx ends, which is no error. It waits out a log that
@@ -111,6 +123,12 @@ func (t *Tracker) follow(ctx context.Context) error {
 			return err
 		}
 		t.observe(l.done)
+		t.mu.Lock()
+		t.holder, t.attempt, t.planned = l.holder, l.attempt, 0
+		if l.plan != nil {
+			t.planned = l.plan.Block
+		}
+		t.mu.Unlock()
 	} else {
 		t.observe(BlockCompleted{})
 	}
@@ -125,15 +143,45 @@ func (t *Tracker) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("follow ledger: %w", err)
 		}
-		if d.Event == nil || d.Event.Stream != stream || d.Event.Type != typeBlockCompleted {
+		if d.Event == nil || d.Event.Stream != stream {
 			continue
 		}
+		if err := t.ledgerEvent(*d.Event); err != nil {
+			return err
+		}
+	}
+}
+
+// ledgerEvent takes in one event of the ledger.
+func (t *Tracker) ledgerEvent(raw eventlog.Raw) error {
+	switch raw.Type {
+	case typeBlockCompleted:
 		var done BlockCompleted
-		if err := decodeLedger(*d.Event, &done); err != nil {
+		if err := decodeLedger(raw, &done); err != nil {
 			return err
 		}
 		t.observe(done)
+		t.working(0, 0, done.Holder)
+	case typeBlockPlanned:
+		var p BlockPlanned
+		if err := decodeLedger(raw, &p); err != nil {
+			return err
+		}
+		t.working(p.Block, 0, p.Holder)
+	case typeBlockRetaken:
+		var r BlockRetaken
+		if err := decodeLedger(raw, &r); err != nil {
+			return err
+		}
+		t.working(r.Block, r.Attempt, r.Holder)
 	}
+	return nil
+}
+
+func (t *Tracker) working(block, attempt uint64, holder string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.planned, t.attempt, t.holder = block, attempt, holder
 }
 
 func (t *Tracker) watchHead(ctx context.Context) error {
@@ -168,6 +216,7 @@ func (t *Tracker) observe(done BlockCompleted) {
 		return
 	}
 	t.done, t.known = done, true
+	t.rate.add(t.cfg.Now(), done.Events)
 	t.sawHeadLocked(max(t.head, done.To))
 	close(t.changed)
 	t.changed = make(chan struct{})
@@ -243,6 +292,13 @@ func (t *Tracker) waitFor(ctx context.Context, reachedLocked func() bool) (block
 	}
 }
 
+// attach makes the status tell what r does, too.
+func (t *Tracker) attach(r *Runner) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.runner = r
+}
+
 // Status returns everything that t knows.
 func (t *Tracker) Status() TrackerStatus {
 	t.mu.Lock()
@@ -250,6 +306,7 @@ func (t *Tracker) Status() TrackerStatus {
 	s := TrackerStatus{
 		Generation: t.cfg.Generation, Block: t.done.Block, Position: t.done.To, RecordedAt: t.done.LastRecordedAt,
 		Head: t.head, Lag: t.lagLocked(), Events: t.done.Events, Rows: t.done.Rows, Poisoned: t.done.Poisoned,
+		Planned: t.planned, Attempt: t.attempt, Holder: t.holder, EventsPerSecond: t.rate.perSecond(t.cfg.Now()),
 	}
 	switch {
 	case !t.known:
@@ -260,8 +317,8 @@ func (t *Tracker) Status() TrackerStatus {
 		s.State = "behind"
 	}
 	err := t.err
-	if t.cfg.Runner != nil {
-		r := t.cfg.Runner.Status()
+	if t.runner != nil {
+		r := t.runner.Status()
 		s.Runner = r.State
 		err = errors.Join(err, r.Err)
 	}

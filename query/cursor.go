@@ -20,6 +20,9 @@ const cursorMACBytes = 16
 type cursor struct {
 	// Question is the hash of the parameters that the first page was asked with.
 	Question []byte `json:"q"`
+	// Generation names the tables that the first page was read from: later pages are
+	// read from the same, or not at all.
+	Generation string `json:"g"`
 	// Pin is the log position of the first page.
 	Pin uint64 `json:"p"`
 	// Now is the time of the first page in milliseconds, for its relative times.
@@ -73,6 +76,12 @@ func (k cursorCodec) open(text string, question []byte) (cursor, error) {
 		return c, badCursor("was given for other parameters; send the same ones with every page")
 	}
 	return c, nil
+}
+
+// errGenerationGone says that the tables of a cursor are no more.
+func errGenerationGone(field string) error {
+	return domain.Errorf(domain.Conflict, "was given for tables that are no more, since they were made anew; begin again without it").
+		WithField(field).WithMessageCode("generation_gone")
 }
 
 func badCursor(message string) error {

@@ -79,7 +79,7 @@ func (r EventsRequest) selection(v view, c *cursor) (selection, error) {
 	if err != nil {
 		return selection{}, err
 	}
-	s := selection{accounts: accounts, pin: v.position, now: v.now, descending: r.Sort == "desc", limit: r.Limit, settings: readSettings()}
+	s := selection{tables: v.tables, accounts: accounts, pin: v.position, now: v.now, descending: r.Sort == "desc", limit: r.Limit, settings: readSettings()}
 	if c != nil {
 		s.pin, s.now = c.Pin, c.now()
 		s.after = &place{time: time.UnixMilli(c.Time).UTC(), position: c.Position, index: c.Index}
@@ -91,9 +91,9 @@ func (r EventsRequest) selection(v view, c *cursor) (selection, error) {
 	return s, err
 }
 
-// resume opens the cursor of a request, if it has one, and waits until the tables
-// hold its pin, which another node may have given.
-func (h *Handler) resume(c *gin.Context, v view, text string, question []byte) (*cursor, error) {
+// resume opens the cursor of a request, if it has one, makes v that of the tables that
+// the cursor names, and waits until they hold its pin, which another node may have given.
+func (h *Handler) resume(c *gin.Context, v *view, text string, question []byte) (*cursor, error) {
 	if text == "" {
 		return nil, nil //nolint:nilnil // No cursor is the first page, no fault.
 	}
@@ -101,8 +101,15 @@ func (h *Handler) resume(c *gin.Context, v view, text string, question []byte) (
 	if err != nil {
 		return nil, err
 	}
+	if cur.Generation != v.tables.Name {
+		tables, ok := h.cfg.Tables.Named(cur.Generation)
+		if !ok {
+			return nil, errGenerationGone("cursor")
+		}
+		*v = h.viewOf(c, tables)
+	}
 	if cur.Pin > v.position {
-		if err := h.wait(c.Request.Context(), cur.Pin, waitMax); err != nil {
+		if err := wait(c.Request.Context(), v.tables.Progress.Wait, cur.Pin); err != nil {
 			return nil, err
 		}
 	}
@@ -113,7 +120,7 @@ func (h *Handler) resume(c *gin.Context, v view, text string, question []byte) (
 // next seals the cursor behind the last record of a page.
 func (h *Handler) next(s selection, question []byte, last place) (string, error) {
 	return h.cursors.seal(cursor{
-		Question: question, Pin: s.pin, Now: s.now.UnixMilli(), Time: last.time.UnixMilli(), Position: last.position, Index: last.index,
+		Question: question, Generation: s.tables.Name, Pin: s.pin, Now: s.now.UnixMilli(), Time: last.time.UnixMilli(), Position: last.position, Index: last.index,
 	})
 }
 
@@ -124,7 +131,7 @@ func (h *Handler) listEvents(c *gin.Context, v view) error {
 		return err
 	}
 	question := questionOf("events", req.Filter, req.From, req.To, req.Sort, req.Account)
-	cur, err := h.resume(c, v, req.Cursor, question)
+	cur, err := h.resume(c, &v, req.Cursor, question)
 	if err != nil {
 		return err
 	}
@@ -209,7 +216,7 @@ func (h *Handler) findEvent(c *gin.Context, v view, accounts []domain.AccountID,
 		{tableActivity, "event_time", activityColumns(), clickhouse.Eq("event_id", id), scanActivity},
 		{tableUsage, "time", usageColumns(), use, scanUse},
 	} {
-		rows, err := h.cfg.Store.Query(c.Request.Context(), clickhouse.Select{
+		rows, err := v.tables.Store.Query(c.Request.Context(), clickhouse.Select{
 			Table: part.table, Scope: scopeOf(accounts), Columns: part.columns, Limit: 2, Settings: readSettings(),
 			Where: []clickhouse.Cond{part.where, clickhouse.Le("position", v.position)}, OrderBy: []string{part.timeColumn, "position", "idx"},
 		})

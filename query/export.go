@@ -226,7 +226,7 @@ func (e *exporting) trailer() Trailer {
 	position := func(p uint64) string { return strconv.FormatUint(p, 10) }
 	return Trailer{
 		Count: e.count, FirstPosition: position(e.first), LastPosition: position(e.last),
-		PinnedPosition: position(e.selection.pin), SHA256: hex.EncodeToString(e.sum.Sum(nil)), Poisoned: e.h.poisoned(),
+		PinnedPosition: position(e.selection.pin), SHA256: hex.EncodeToString(e.sum.Sum(nil)), Poisoned: e.selection.tables.Poisoned,
 	}
 }
 

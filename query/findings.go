@@ -42,8 +42,8 @@ type finding struct {
 }
 
 // findings reads findings in their newest state under conditions.
-func (h *Handler) findings(ctx context.Context, accounts []domain.AccountID, limit int, where ...clickhouse.Cond) ([]finding, error) {
-	rows, err := h.cfg.Store.Query(ctx, clickhouse.Select{
+func (g Generation) findings(ctx context.Context, accounts []domain.AccountID, limit int, where ...clickhouse.Cond) ([]finding, error) {
+	rows, err := g.Store.Query(ctx, clickhouse.Select{
 		Table: tableFindings, Final: true, Scope: scopeOf(accounts), Columns: []string{"id", "first_seen", "finding"},
 		Where: where, OrderBy: []string{"first_seen DESC", "id DESC"}, Limit: limit, Settings: readSettings(),
 	})
@@ -82,7 +82,7 @@ func (h *Handler) listFindings(c *gin.Context, v view) error {
 		return err
 	}
 	question := questionOf("findings", req.Account, req.Status, req.Severity, req.Rule, req.Key)
-	cur, err := h.resume(c, v, req.Cursor, question)
+	cur, err := h.resume(c, &v, req.Cursor, question)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (h *Handler) listFindings(c *gin.Context, v view) error {
 			where = append(where, clickhouse.Eq(p.column, p.value))
 		}
 	}
-	found, err := h.findings(c.Request.Context(), accounts, req.Limit+1, where...)
+	found, err := v.tables.findings(c.Request.Context(), accounts, req.Limit+1, where...)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (h *Handler) listFindings(c *gin.Context, v view) error {
 	if len(found) > req.Limit {
 		found = found[:req.Limit]
 		last := found[req.Limit-1]
-		answer.Next, err = h.cursors.seal(cursor{Question: question, Pin: pin, Now: v.now.UnixMilli(), Time: last.firstSeen.UnixMilli(), ID: last.id})
+		answer.Next, err = h.cursors.seal(cursor{Question: question, Generation: v.tables.Name, Pin: pin, Now: v.now.UnixMilli(), Time: last.firstSeen.UnixMilli(), ID: last.id})
 		if err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (h *Handler) getFinding(c *gin.Context, v view) error {
 	if err != nil {
 		return err
 	}
-	found, err := h.findings(c.Request.Context(), accounts, 1, clickhouse.Eq("id", req.ID))
+	found, err := v.tables.findings(c.Request.Context(), accounts, 1, clickhouse.Eq("id", req.ID))
 	if err != nil {
 		return err
 	}

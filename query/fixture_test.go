@@ -72,6 +72,29 @@ func (p *progress) Wait(ctx context.Context, position uint64) error {
 	}
 }
 
+// oneTable is a [query.Tables] of one generation, beside others that a test adds.
+type oneTable struct {
+	live   query.Generation
+	others map[string]query.Generation
+	err    error
+}
+
+func (o *oneTable) Live() (query.Generation, error) { return o.live, o.err }
+
+func (o *oneTable) Named(name string) (query.Generation, bool) {
+	g, ok := o.others[name]
+	return g, ok
+}
+
+func (o *oneTable) Wait(ctx context.Context, position uint64) error {
+	return o.live.Progress.Wait(ctx, position)
+}
+
+// tables returns store's tables as generation "1".
+func tables(store query.Store, p query.Progress) *oneTable {
+	return &oneTable{live: query.Generation{Name: "1", Store: store, Progress: p}}
+}
+
 // access records exports in memory, or fails.
 type access struct {
 	mu     sync.Mutex
@@ -126,7 +149,7 @@ func newFixture(tb testing.TB) *fixture {
 func newEngine(tb testing.TB, store query.Store, p query.Progress, a query.AccessRecorder, change func(*query.Config)) (*gin.Engine, *query.Handler) {
 	tb.Helper()
 	cfg := query.Config{
-		Store: store, Progress: p, Access: a, Projections: projectionList{{Name: "tables", Block: "1", Position: "2", Head: "3"}},
+		Tables: tables(store, p), Access: a, Projections: projectionList{{Name: "tables", Block: "1", Position: "2", Head: "3"}},
 		CursorKey: []byte("0123456789abcdef0123456789abcdef"), Version: "test", Now: func() time.Time { return now }, Logger: clickhousetest.Logger(tb),
 	}
 	if change != nil {

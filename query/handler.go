@@ -37,6 +37,29 @@ type Store interface {
 	Query(ctx context.Context, q clickhouse.Query) (clickhouse.Rows, error)
 }
 
+// Generation is one set of tables. An answer, and every page behind a cursor, is made
+// of one generation.
+type Generation struct {
+	Name string
+	// Store reads its tables. Progress says how far they are.
+	Store    Store
+	Progress Progress
+	// Poisoned counts the events of the log that the tables could not take in; while
+	// there are any, answers say that they are incomplete.
+	Poisoned uint64
+}
+
+// Tables says which generation answers. It is safe for concurrent use.
+type Tables interface {
+	// Live returns the generation that answers now. Its error is what the caller is
+	// told instead: the tables must not be read.
+	Live() (Generation, error)
+	// Named returns a generation that is still there, for a cursor that names it.
+	Named(name string) (Generation, bool)
+	// Wait returns when the generation that answers holds position, or with ctx's error.
+	Wait(ctx context.Context, position uint64) error
+}
+
 // Progress says how far the tables are.
 type Progress interface {
 	// Completed returns the newest block that is whole in every table, the position
@@ -78,16 +101,12 @@ type Check struct {
 
 // Config says what a [Handler] works with. All fields but the noted ones must be set.
 type Config struct {
-	Store       Store
-	Progress    Progress
+	Tables      Tables
 	Projections Projections
 	Access      AccessRecorder
 	// CursorKey keys the authenticators of cursors: 32 bytes or more, the same on all
 	// nodes. It is copied.
 	CursorKey []byte
-	// Poisoned counts the events of the log that the tables could not take in; while
-	// there are any, answers say that they are incomplete. Nil: nobody counts.
-	Poisoned func() uint64
 	// Checks decide whether the program is ready. May be empty.
 	Checks []Check
 	// Metrics serves /metrics. Nil: there is none.
@@ -109,7 +128,7 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	for name, missing := range map[string]bool{
-		"store": c.Store == nil, "progress": c.Progress == nil, "projections": c.Projections == nil,
+		"tables": c.Tables == nil, "projections": c.Projections == nil,
 		"access recorder": c.Access == nil, "clock": c.Now == nil, "logger": c.Logger == nil,
 	} {
 		if missing {
@@ -168,6 +187,8 @@ func (h *Handler) RegisterPublic(r gin.IRoutes) { h.PublicRoutes().Register(r) }
 type view struct {
 	who auth.Caller
 	now time.Time
+	// tables is the generation that the whole answer is made of.
+	tables Generation
 	// block and position are the newest that the tables held as a whole when the
 	// request came.
 	block, position uint64
@@ -221,35 +242,34 @@ func (h *Handler) view(c *gin.Context) (view, error) {
 		return view{}, err //nolint:wrapcheck // It is the caller's error, worded.
 	}
 	if ok {
-		if err := h.wait(c.Request.Context(), wanted, waitMax); err != nil {
+		if err := wait(c.Request.Context(), h.cfg.Tables.Wait, wanted); err != nil {
 			return view{}, err
 		}
 	}
-	v := view{who: auth.CallerOf(c), now: h.cfg.Now().UTC()}
-	v.block, v.position, _ = h.cfg.Progress.Completed()
+	tables, err := h.cfg.Tables.Live()
+	if err != nil {
+		return view{}, err //nolint:wrapcheck // It is worded for the caller.
+	}
+	return h.viewOf(c, tables), nil
+}
+
+// viewOf fixes what a request sees of tables and states it in the answer's headers.
+func (h *Handler) viewOf(c *gin.Context, tables Generation) view {
+	v := view{who: auth.CallerOf(c), now: h.cfg.Now().UTC(), tables: tables}
+	v.block, v.position, _ = tables.Progress.Completed()
 	httpx.Position(c, v.position)
-	httpx.Lag(c, h.cfg.Progress.Lag())
-	if n := h.poisoned(); n > 0 {
-		c.Header("Keytrail-Incomplete", strconv.FormatUint(n, 10))
+	httpx.Lag(c, tables.Progress.Lag())
+	if tables.Poisoned > 0 {
+		c.Header("Keytrail-Incomplete", strconv.FormatUint(tables.Poisoned, 10))
 	}
-	return v, nil
+	return v
 }
 
-func (h *Handler) poisoned() uint64 {
-	if h.cfg.Poisoned == nil {
-		return 0
-	}
-	return h.cfg.Poisoned()
-}
-
-// wait holds until the tables have position, at most for limit.
-func (h *Handler) wait(ctx context.Context, position uint64, limit time.Duration) error {
-	if _, done, _ := h.cfg.Progress.Completed(); done >= position {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// wait holds until the tables that f waits for have position, at most for waitMax.
+func wait(ctx context.Context, f func(ctx context.Context, position uint64) error, position uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, waitMax)
 	defer cancel()
-	if err := h.cfg.Progress.Wait(ctx, position); err != nil {
+	if err := f(ctx, position); err != nil {
 		refusal := domain.Errorf(domain.Unavailable, "the tables do not hold position %d yet", position).WithMessageCode("position_not_reached")
 		return fmt.Errorf("%w: %w", refusal, err)
 	}

@@ -16,7 +16,11 @@ const loginSuffix = ".login"
 // KeyActivity returns how often a key was signed in with, successfully, and when last, as
 // the tables know it; the zero time if never.
 func (h *Handler) KeyActivity(ctx context.Context, account domain.AccountID, id domain.KeyID) (count uint64, last time.Time, err error) {
-	rows, err := h.cfg.Store.Query(ctx, clickhouse.Select{
+	tables, err := h.cfg.Tables.Live()
+	if err != nil {
+		return 0, time.Time{}, err //nolint:wrapcheck // It is worded for the caller.
+	}
+	rows, err := tables.Store.Query(ctx, clickhouse.Select{
 		Table: "usage", Columns: []string{"count()", "max(time)"}, Scope: clickhouse.ScopeAccounts(string(account)),
 		Where: []clickhouse.Cond{
 			clickhouse.Eq("key_id", string(id)),

@@ -52,13 +52,14 @@ func (h *Handler) Keys() *KeyLister { return &KeyLister{h: h} }
 
 // keyToken is the place of a page: before or after one key.
 type keyToken struct {
-	Question []byte `json:"q"`
-	Text     string `json:"s,omitempty"` // The sort column's value, where it is text.
-	Time     int64  `json:"t,omitempty"` // And where it is a time, in milliseconds.
-	Account  string `json:"a"`
-	ID       string `json:"i"`
-	Backward bool   `json:"b,omitempty"`
-	Offset   int    `json:"o"`
+	Question   []byte `json:"q"`
+	Generation string `json:"g"`
+	Text       string `json:"s,omitempty"` // The sort column's value, where it is text.
+	Time       int64  `json:"t,omitempty"` // And where it is a time, in milliseconds.
+	Account    string `json:"a"`
+	ID         string `json:"i"`
+	Backward   bool   `json:"b,omitempty"`
+	Offset     int    `json:"o"`
 }
 
 // ListKeys returns the page that q asks for. A bad filter or token is a
@@ -83,13 +84,17 @@ func (l *KeyLister) list(ctx context.Context, q KeysQuery) (KeysPage, error) {
 			return KeysPage{}, domain.Errorf(domain.Invalid, "is not a token of this list").WithField("pagetoken").WithMessageCode("invalid_pagetoken")
 		}
 	}
-	page := KeysPage{Lag: l.h.cfg.Progress.Lag()}
-	_, page.Position, _ = l.h.cfg.Progress.Completed()
+	tables, err := l.tables(at)
+	if err != nil {
+		return KeysPage{}, err
+	}
+	page := KeysPage{Lag: tables.Progress.Lag()}
+	_, page.Position, _ = tables.Progress.Completed()
 	read, err := keysRead(q, at)
 	if err != nil {
 		return page, err
 	}
-	keys, err := l.read(ctx, read)
+	keys, err := tables.keys(ctx, read)
 	if err != nil {
 		return page, err
 	}
@@ -107,11 +112,24 @@ func (l *KeyLister) list(ctx context.Context, q KeysQuery) (KeysPage, error) {
 	case at != nil && !backward:
 		page.Offset = at.Offset
 	}
-	return l.links(page, q, question, keys, at, more)
+	return l.links(page, q, keyToken{Question: question, Generation: tables.Name}, keys, at, more)
+}
+
+// tables returns the generation that a page is read from: the token's, if there is one.
+func (l *KeyLister) tables(at *keyToken) (Generation, error) {
+	live, err := l.h.cfg.Tables.Live()
+	if err != nil || at == nil || at.Generation == live.Name {
+		return live, err //nolint:wrapcheck // It is worded for the caller.
+	}
+	tables, ok := l.h.cfg.Tables.Named(at.Generation)
+	if !ok {
+		return Generation{}, errGenerationGone("pagetoken")
+	}
+	return tables, nil
 }
 
 // links adds the keys and the tokens of the pages beside this one.
-func (l *KeyLister) links(page KeysPage, q KeysQuery, question []byte, keys []keyRow, at *keyToken, more bool) (KeysPage, error) {
+func (l *KeyLister) links(page KeysPage, q KeysQuery, like keyToken, keys []keyRow, at *keyToken, more bool) (KeysPage, error) {
 	backward := at != nil && at.Backward
 	page.Keys = make([]domain.KeyState, len(keys))
 	for i, k := range keys {
@@ -122,16 +140,16 @@ func (l *KeyLister) links(page KeysPage, q KeysQuery, question []byte, keys []ke
 	}
 	var err error
 	if more || backward {
-		page.Next, err = l.token(q, question, keys[len(keys)-1], false, page.Offset+len(keys))
+		page.Next, err = l.token(q, like, keys[len(keys)-1], false, page.Offset+len(keys))
 	}
 	if err == nil && (at != nil && !backward || backward && more) {
-		page.Previous, err = l.token(q, question, keys[0], true, page.Offset)
+		page.Previous, err = l.token(q, like, keys[0], true, page.Offset)
 	}
 	return page, err
 }
 
-func (l *KeyLister) token(q KeysQuery, question []byte, k keyRow, backward bool, offset int) (string, error) {
-	t := keyToken{Question: question, Account: string(k.state.Account), ID: string(k.state.ID), Backward: backward, Offset: offset}
+func (l *KeyLister) token(q KeysQuery, t keyToken, k keyRow, backward bool, offset int) (string, error) {
+	t.Account, t.ID, t.Backward, t.Offset = string(k.state.Account), string(k.state.ID), backward, offset
 	switch q.Sort {
 	case "name":
 		t.Text = k.state.Name
@@ -203,8 +221,8 @@ type keyRow struct {
 	created time.Time
 }
 
-func (l *KeyLister) read(ctx context.Context, q clickhouse.Select) ([]keyRow, error) {
-	rows, err := l.h.cfg.Store.Query(ctx, q)
+func (g Generation) keys(ctx context.Context, q clickhouse.Select) ([]keyRow, error) {
+	rows, err := g.Store.Query(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("list keys: %w", err)
 	}

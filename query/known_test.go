@@ -17,7 +17,7 @@ func TestKnownUsesAreThoseOfTheAccountAndTheTime(t *testing.T) {
 	late := keyUse(accountA, "ApiKey-1", now.Add(time.Hour), 3, 0)
 	f.addUses(keyUse(accountA, "ApiKey-1", now, 1, 0), keyUse(accountB, "ApiKey-1", now, 2, 0), late)
 	f.progress.set(1, 42)
-	known, upTo, err := query.KnownUses{Store: f.store, Progress: f.progress}.Known(
+	known, upTo, err := query.KnownUses{Tables: tables(f.store, f.progress)}.Known(
 		t.Context(), accountA, []string{"use-1-0", "use-2-0", "use-3-0", "use-9-9"}, now, now)
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,7 @@ const (
 // no rollup newer than its mark was met, what was read is what the position holds; if
 // not, the question is put again.
 type counting struct {
+	tables   Generation
 	scope    clickhouse.Scope
 	from, to time.Time
 	// block and position are what the answer is of.
@@ -101,7 +102,7 @@ func (q counting) lastHour() time.Time { return q.to.Truncate(time.Hour) }
 // dirtyHours returns the hours in the range whose rollup does not show exactly the
 // uses up to q's block, joined to stretches. An hour without a mark has no uses.
 func (h *Handler) dirtyHours(ctx context.Context, q counting) ([]stretch, error) {
-	rows, err := h.cfg.Store.Query(ctx, clickhouse.Select{
+	rows, err := q.tables.Store.Query(ctx, clickhouse.Select{
 		From: clickhouse.Select{
 			Table: "usage_buckets", Scope: q.scope, GroupBy: []string{"account_id", "hour"},
 			Columns: []string{"hour", "max(dirty) AS newest", "max(clean) AS rolled"},
@@ -214,7 +215,7 @@ func (h *Handler) tally(ctx context.Context, q counting, from clickhouse.Query, 
 	if len(q.only) > 0 {
 		where = append(where, clickhouse.In(q.groups[len(q.groups)-1], q.only))
 	}
-	rows, err := h.cfg.Store.Query(ctx, clickhouse.Select{
+	rows, err := q.tables.Store.Query(ctx, clickhouse.Select{
 		From: from, Where: where, GroupBy: q.groups, OrderBy: q.orderBy, Limit: q.limit, Settings: readSettings(),
 		Having: []clickhouse.Cond{clickhouse.Raw("sum(n) > 0 OR sum(newer) > 0")},
 		Columns: slices.Concat(q.groups, []string{

@@ -14,6 +14,7 @@ import (
 // selection says which activity records are wanted, over both tables, and in which
 // order.
 type selection struct {
+	tables   Generation
 	accounts []domain.AccountID
 	// pin is the log position of the question: nothing beyond it is seen.
 	pin uint64
@@ -141,7 +142,7 @@ func (h *Handler) open(ctx context.Context, s selection) (*merged, error) {
 		if err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
-		rows, err := h.cfg.Store.Query(ctx, q)
+		rows, err := s.tables.Store.Query(ctx, q)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("search %s: %w", part.table, err), m.Close())
 		}

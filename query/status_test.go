@@ -123,7 +123,7 @@ func TestTheStoresFaultsAreWordedAndNotShown(t *testing.T) {
 
 func TestAConfigurationIsCheckedAsAWhole(t *testing.T) {
 	_, err := query.New(query.Config{ExportsMax: -1})
-	for _, part := range []string{"store", "progress", "projections", "access recorder", "clock", "logger", "cursor key", "exports max"} {
+	for _, part := range []string{"tables", "projections", "access recorder", "clock", "logger", "cursor key", "exports max"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("error %v does not name the %s", err, part)
 		}
@@ -133,7 +133,11 @@ func TestAConfigurationIsCheckedAsAWhole(t *testing.T) {
 func TestAnswersSayThatTheyAreIncomplete(t *testing.T) {
 	f := newFixture(t)
 	f.progress.set(1, 1)
-	engine, _ := newEngine(t, f.store, f.progress, f.access, func(c *query.Config) { c.Poisoned = func() uint64 { return 3 } })
+	engine, _ := newEngine(t, f.store, f.progress, f.access, func(c *query.Config) {
+		incomplete := tables(f.store, f.progress)
+		incomplete.live.Poisoned = 3
+		c.Tables = incomplete
+	})
 	if got := ask(t, engine, "/v1/events", nil).Header().Get("Keytrail-Incomplete"); got != "3" {
 		t.Errorf("Keytrail-Incomplete = %q, want 3", got)
 	}

@@ -58,7 +58,7 @@ func (h *Handler) timeline(c *gin.Context, v view) error {
 		return err
 	}
 	question := questionOf("timeline", req.ID, req.Filter, req.From, req.To, req.Sort, req.Account)
-	cur, err := h.resume(c, v, req.Cursor, question)
+	cur, err := h.resume(c, &v, req.Cursor, question)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (h *Handler) timeline(c *gin.Context, v view) error {
 		}
 	}
 	answer := TimelineAnswer{}
-	if answer.Entries, err = h.entries(c.Request.Context(), s.accounts, records); err != nil {
+	if answer.Entries, err = s.tables.entries(c.Request.Context(), s.accounts, records); err != nil {
 		return err
 	}
 	if more {
@@ -97,9 +97,9 @@ func (h *Handler) mustKnowKey(ctx context.Context, s selection) error {
 		Table: "api_keys", Scope: scopeOf(s.accounts), Columns: []string{"id"}, Limit: 1, Settings: readSettings(),
 		Where: []clickhouse.Cond{clickhouse.Eq("id", s.key)},
 	}
-	records := selection{accounts: s.accounts, pin: s.pin, key: s.key, limit: 1, settings: readSettings()}
+	records := selection{tables: s.tables, accounts: s.accounts, pin: s.pin, key: s.key, limit: 1, settings: readSettings()}
 	known := false
-	rows, err := h.cfg.Store.Query(ctx, keys)
+	rows, err := s.tables.Store.Query(ctx, keys)
 	if err == nil {
 		err = each(rows, func() error { known = true; return nil })
 	}
@@ -120,7 +120,7 @@ func (h *Handler) mustKnowKey(ctx context.Context, s selection) error {
 }
 
 // entries makes the entries of records, with the findings that they are about.
-func (h *Handler) entries(ctx context.Context, accounts []domain.AccountID, records []record) ([]Entry, error) {
+func (g Generation) entries(ctx context.Context, accounts []domain.AccountID, records []record) ([]Entry, error) {
 	var ids []string
 	for _, r := range records {
 		if id, ok := findingOf(r); ok {
@@ -129,7 +129,7 @@ func (h *Handler) entries(ctx context.Context, accounts []domain.AccountID, reco
 	}
 	states := map[string]*domain.Finding{}
 	if len(ids) > 0 {
-		found, err := h.findings(ctx, accounts, len(ids), clickhouse.In("id", ids))
+		found, err := g.findings(ctx, accounts, len(ids), clickhouse.In("id", ids))
 		if err != nil {
 			return nil, err
 		}

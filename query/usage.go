@@ -35,7 +35,7 @@ func (r UsageScope) counting(v view) (counting, error) {
 	if err != nil {
 		return counting{}, err
 	}
-	q := counting{scope: scopeOf(accounts), block: v.block, position: v.position}
+	q := counting{tables: v.tables, scope: scopeOf(accounts), block: v.block, position: v.position}
 	if q.from, q.to, err = r.times(v.now); err != nil {
 		return q, err
 	}

@@ -9,7 +9,6 @@ import (
 	"example.com/keytrail/domain"
 	"example.com/keytrail/ingest"
 	"example.com/keytrail/internal/auth"
-	"example.com/keytrail/internal/eventlog"
 	"example.com/keytrail/internal/keystore"
 	"example.com/keytrail/projections"
 	"example.com/keytrail/query"
@@ -36,19 +35,16 @@ func (k keyLookup) Fingerprint(hash [sha256.Size]byte) string { return k.keys.Fi
 
 // knownUses asks the tables which records an import has brought before.
 func (a *app) knownUses() ingest.KnownUses {
-	return query.KnownUses{Store: a.reads(), Progress: a.tracker}
+	return query.KnownUses{Tables: answering{a.tables}}
 }
 
-// reads answers queries once the tables are there.
-func (a *app) reads() readStore { return readStore{store: a.stores.tables, migrated: a.migrated} }
-
 // waiter lets a list wait for what this node has just written.
-type waiter struct{ tracker *projections.Tracker }
+type waiter struct{ tables *projections.Node }
 
 // Wait implements [ingest.Waiter].
 func (w waiter) Wait(ctx context.Context, position uint64) (uint64, error) {
-	err := w.tracker.Wait(ctx, position)
-	_, reached, _ := w.tracker.Completed()
+	err := w.tables.Wait(ctx, position)
+	_, reached, _ := w.tables.Completed()
 	if err != nil && ctx.Err() == nil {
 		return reached, fmt.Errorf("wait for the tables: %w", err)
 	}
@@ -56,36 +52,20 @@ func (w waiter) Wait(ctx context.Context, position uint64) (uint64, error) {
 }
 
 // positions reports how far the tables and the detector are.
-type positions struct {
-	log     *eventlog.Log
-	tracker *projections.Tracker
-	// evaluated is the newest block that the rules have seen.
-	evaluated func(ctx context.Context) (uint64, error)
-}
-
-func (a *app) positions() positions {
-	p := positions{log: a.stores.log, tracker: a.tracker}
-	p.evaluated = func(context.Context) (uint64, error) { return a.detector.Evaluated(), nil }
-	if !a.cfg.roles.has(roleWorker) { // The detector is elsewhere: what it wrote down is known.
-		p.evaluated = func(ctx context.Context) (uint64, error) {
-			return ingest.DetectorProgress(ctx, a.stores.log, a.cfg.stores.generation)
-		}
-	}
-	return p
-}
+type positions struct{ *app }
 
 // Projections implements [query.Projections]. The head is read from the log at the moment
 // of the question: who waits for it waits for all that was acknowledged before.
 func (p positions) Projections(ctx context.Context) ([]query.ProjectionStatus, error) {
-	head, err := p.log.Head(ctx, []string{domain.EvidencePrefix})
+	head, err := p.stores.log.Head(ctx, []string{domain.EvidencePrefix})
 	if err != nil {
 		return nil, fmt.Errorf("read the end of the log: %w", err)
 	}
-	evaluated, err := p.evaluated(ctx)
+	evaluated, err := p.evaluatedAnywhere(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := p.tracker.Status()
+	s := p.tables.Live().Tracker.Status()
 	tables := query.ProjectionStatus{
 		Name: "tables", Block: number(s.Block), Position: number(s.Position), Head: number(head),
 		LagSeconds: s.Lag.Seconds(), Poisoned: s.Poisoned,

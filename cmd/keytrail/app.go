@@ -63,9 +63,7 @@ type app struct {
 	nonce  string // Unique to this process.
 	now    func() time.Time
 
-	// migrated is closed when the tables are there and up to date.
-	migrated chan struct{}
-	faults   faults
+	faults faults
 
 	directory *auth.Directory
 	pulses    *auth.Pulses
@@ -76,10 +74,8 @@ type app struct {
 	usage     *ingest.Usage
 	recorder  *ingest.UsageRecorder
 	importer  *ingest.Importer
-	runner    *projections.Runner
-	roller    *projections.Roller
-	tracker   *projections.Tracker
-	detector  *ingest.Detector
+	tables    *projections.Node
+	detectors *detectors
 	metrics   *prometheus.Registry
 	rules     []*detect.Rule
 
@@ -91,7 +87,7 @@ type app struct {
 // newApp opens everything and listens, so that a fault shows before the first request.
 // The caller runs or closes what it gets.
 func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger) (_ *app, err error) {
-	a := &app{cfg: cfg, log: log, metrics: obs.NewRegistry(), now: clock(), migrated: make(chan struct{})}
+	a := &app{cfg: cfg, log: log, metrics: obs.NewRegistry(), now: clock()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -113,7 +109,7 @@ func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger
 	if err := a.openKeys(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.migrateAtStart(ctx); err != nil {
+	if err := a.buildProjections(ctx); err != nil {
 		return nil, err
 	}
 	a.first, err = ingest.Bootstrap(ctx, ingest.BootstrapConfig{
@@ -123,7 +119,8 @@ func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	for _, build := range []func() error{a.buildProjections, a.buildIngest, a.buildDetector, a.buildHTTP} {
+	a.detectors = newDetectors(a)
+	for _, build := range []func() error{a.buildIngest, a.buildHTTP} {
 		if err := build(); err != nil {
 			return nil, err
 		}
@@ -156,41 +153,6 @@ func newNonce() (string, error) {
 		return "", fmt.Errorf("make process id: %w", err)
 	}
 	return hex.EncodeToString(b[:]), nil
-}
-
-// buildProjections makes what turns the log into tables.
-func (a *app) buildProjections() error {
-	metrics, err := projections.NewMetrics(a.metrics)
-	if err != nil {
-		return fmt.Errorf("projections: %w", err)
-	}
-	log := projections.NewLog(a.stores.log)
-	a.roller, err = projections.NewRoller(projections.RollerConfig{
-		Store: a.stores.tables, Now: a.now, Metrics: metrics, Logger: a.log.With(slog.String("component", "roller")),
-	})
-	if err != nil {
-		return fmt.Errorf("projections: %w", err)
-	}
-	a.runner, err = projections.NewRunner(projections.RunnerConfig{
-		Log: log, Sink: projections.NewSink(a.stores.tables), Generation: a.cfg.stores.generation,
-		Holder: a.node + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: a.now,
-		Roller: a.roller, Metrics: metrics, Logger: a.log.With(slog.String("component", "runner")),
-	})
-	if err != nil {
-		return fmt.Errorf("projections: %w", err)
-	}
-	var own *projections.Runner // Only one that runs has a state to show.
-	if a.cfg.roles.has(roleWorker) {
-		own = a.runner
-	}
-	a.tracker, err = projections.NewTracker(projections.TrackerConfig{
-		Log: log, Generation: a.cfg.stores.generation, Now: a.now, Runner: own, Metrics: metrics,
-		Logger: a.log.With(slog.String("component", "tracker")),
-	})
-	if err != nil {
-		return fmt.Errorf("projections: %w", err)
-	}
-	return nil
 }
 
 // buildIngest makes the write side.
@@ -296,6 +258,9 @@ func (a *app) close() error {
 		if err := a.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
+	}
+	if a.tables != nil {
+		errs = append(errs, a.tables.Close())
 	}
 	if a.stores != nil {
 		errs = append(errs, a.stores.Close())

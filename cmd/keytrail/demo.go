@@ -87,10 +87,10 @@ func (a *app) judged(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := a.tracker.Wait(ctx, head); err != nil {
+		if err := a.tables.Wait(ctx, head); err != nil {
 			return err
 		}
-		block, _, _ := a.tracker.Completed()
+		block, _, _ := a.tables.Completed()
 		if err := a.evaluated(ctx, block); err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (a *app) judged(ctx context.Context) error {
 func (a *app) evaluated(ctx context.Context, block uint64) error {
 	tick := time.NewTicker(judgedEvery)
 	defer tick.Stop()
-	for a.detector.Evaluated() < block {
+	for a.detectors.evaluated() < block {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

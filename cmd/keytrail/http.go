@@ -18,14 +18,13 @@ func (a *app) buildHTTP() error {
 	tables := &keyLister{}
 	keys := ingest.NewKeyAPI(ingest.KeyAPIConfig{
 		Commands: a.commands, Auth: a.auth, Directory: a.directory, Refusals: a.refusals, Uses: a.recorder,
-		Lister: tables, Waiter: waiter{a.tracker}, Activity: tables, Now: a.now,
+		Lister: tables, Waiter: waiter{a.tables}, Activity: tables, Now: a.now,
 	})
-	uploads, check := ingest.UploadRoutes(a.usage, a.importer), apidoc.Table{a.verifyRoute()}
+	uploads, check := ingest.UploadRoutes(a.usage, a.importer), append(apidoc.Table{a.verifyRoute()}, a.generationRoutes()...)
 	reads, err := query.New(query.Config{
-		Store: a.reads(), Progress: a.tracker, Projections: a.positions(), Access: a.access,
+		Tables: answering{a.tables}, Projections: positions{a}, Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
-		Poisoned: func() uint64 { return a.tracker.Status().Poisoned },
-		Others:   []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: a.now, Logger: a.log.With(slog.String("component", "query")),
+		Others: []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: a.now, Logger: a.log.With(slog.String("component", "query")),
 	})
 	if err != nil {
 		return err
@@ -60,7 +59,7 @@ func (a *app) checks() []query.Check {
 			_, _, err := a.stores.log.Last(ctx, "ktx.ready")
 			return err
 		}},
-		{Name: "ClickHouse", Run: a.stores.tables.Ping},
+		{Name: "ClickHouse", Run: a.stores.server.Ping},
 	}
 	for _, p := range a.parts() {
 		if !a.cfg.roles.has(p.roles...) {

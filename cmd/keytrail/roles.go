@@ -59,8 +59,6 @@ func (r *roles) has(some ...role) bool {
 type part struct {
 	name  string
 	roles []role // The node runs it if it has one of them.
-	// needsTables says that it begins when the tables are there and up to date.
-	needsTables bool
 	// essential says that without it the node is of no use: its fault ends the program.
 	// The fault of another part is logged and shown by /readyz; the rest goes on.
 	essential bool
@@ -76,11 +74,8 @@ func (a *app) parts() []part {
 		{name: "directory", roles: api, essential: true, run: a.directory.Run, check: a.directory.Ready},
 		{name: "pulses", roles: api, essential: true, run: a.pulses.Run},
 		{name: "refusals", roles: api, essential: true, run: a.refusals.Run},
-		{name: "tables", roles: both, run: a.prepareTables},
-		{name: "tracker", roles: both, run: a.tracker.Run},
-		{name: "block runner", roles: worker, needsTables: true, run: a.runner.Run, check: func() error { return a.runner.Status().Err }},
-		{name: "rollups", roles: worker, needsTables: true, run: a.roller.Run},
-		{name: "detector", roles: worker, needsTables: true, run: a.detector.Run},
+		{name: "tables", roles: both, run: a.tables.Run, check: a.tablesReady},
+		{name: "detector", roles: worker, run: a.detectors.run},
 	}
 }
 
@@ -94,13 +89,6 @@ func (a *app) start(ctx context.Context, g *errgroup.Group) {
 }
 
 func (a *app) runPart(ctx context.Context, p part) error {
-	if p.needsTables {
-		select {
-		case <-a.migrated:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 	err := p.run(ctx)
 	if err == nil || ctx.Err() != nil {
 		return nil //nolint:nilerr // What it says while it is being ended is of no interest.

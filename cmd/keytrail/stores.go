@@ -37,7 +37,6 @@ type storeFlags struct {
 	data       string
 	eventstore string
 	clickhouse string
-	generation string
 	engine     engineFlags
 }
 
@@ -46,16 +45,26 @@ func (f *storeFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.data, "data", "data", "data folder: log, tables, key store, administrator key")
 	fs.StringVar(&f.eventstore, "eventstore", "", "EventStoreDB to use instead of the embedded log: esdb://user:password@host:2113?tls=true")
 	fs.StringVar(&f.clickhouse, "clickhouse", "", "ClickHouse to use instead of the embedded engine: clickhouse://user:password@host:9000/ or https://host:8443/")
-	fs.StringVar(&f.generation, "generation", "1", "name of the set of tables; a new name builds all tables anew from the log, beside the old")
 	f.engine.register(fs)
 }
 
 // stores are the two open stores and what serves them.
 type stores struct {
 	log    *eventlog.Log
-	tables *clickhouse.Store
-	engine *engine.Server // nil where a server is used.
+	tables clickhouse.Config // Of any generation; see [stores.open].
+	server *clickhouse.Store // Its server, whatever the database.
+	engine *engine.Server    // nil where a server is used.
 	close  []func() error
+}
+
+// databaseOf names the database of a generation's tables.
+func databaseOf(generation string) string { return "keytrail_" + generation }
+
+// open returns the store of a generation's tables.
+func (s *stores) open(generation string) (*clickhouse.Store, error) {
+	cfg := s.tables
+	cfg.Database = databaseOf(generation)
+	return clickhouse.New(cfg)
 }
 
 // Close ends the stores, the last opened first.
@@ -74,7 +83,7 @@ func openStores(ctx context.Context, f storeFlags, ui progress, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	if err := s.tables.CreateDatabase(ctx); err != nil {
+	if err := s.server.Ping(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open ClickHouse: %w (check --clickhouse and that the server is up)", err), s.Close())
 	}
 	return s, nil
@@ -133,7 +142,7 @@ func (s *stores) openLog(ctx context.Context, f storeFlags, run string, log *slo
 
 // openTables connects to ClickHouse, after starting the embedded engine if none is named.
 func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui progress, log *slog.Logger) error {
-	cfg := clickhouse.Config{DSN: f.clickhouse, Database: "keytrail_" + f.generation, MaxConns: statementsMax, Logger: log.With(slog.String("component", "clickhouse"))}
+	cfg := clickhouse.Config{DSN: f.clickhouse, MaxConns: statementsMax, Logger: log.With(slog.String("component", "clickhouse"))}
 	if f.clickhouse == "" {
 		lib, err := f.engine.ensure(ctx, ui)
 		if err != nil {
@@ -150,11 +159,13 @@ func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui pr
 		s.close = append(s.close, srv.Close)
 		cfg.Socket = srv.Socket()
 	}
-	t, err := clickhouse.New(cfg)
+	server := cfg
+	server.Database, server.MaxConns = "system", 1
+	t, err := clickhouse.New(server)
 	if err != nil {
 		return fmt.Errorf("open ClickHouse: %w (check --clickhouse)", err)
 	}
-	s.tables = t
+	s.tables, s.server = cfg, t
 	s.close = append(s.close, t.Close)
 	return nil
 }

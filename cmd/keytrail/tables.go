@@ -4,94 +4,85 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
+	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/clickhouse"
 	"example.com/keytrail/projections"
+	"example.com/keytrail/query"
 )
 
-const (
-	// migrateAtStartMax bounds how long the start waits for ClickHouse; then the server
-	// serves without it and goes on trying.
-	migrateAtStartMax = 10 * time.Second
-	// migrateMax bounds one try later on, migrateEvery is the pause between two.
-	migrateMax   = 2 * time.Minute
-	migrateEvery = time.Second
-)
+// tablesAtStartMax bounds how long the start waits for ClickHouse; then the server serves
+// without it and goes on trying.
+const tablesAtStartMax = 10 * time.Second
 
-// migrate makes the database and brings its tables up to date.
-func (a *app) migrate(ctx context.Context) error {
-	if err := a.stores.tables.CreateDatabase(ctx); err != nil {
-		return fmt.Errorf("open database %s: %w", a.stores.tables.Database(), err)
+// buildProjections makes this node's part in the tables and begins it: faults of the schema
+// are found before anything serves.
+func (a *app) buildProjections(ctx context.Context) error {
+	metrics, err := projections.NewMetrics(a.metrics)
+	if err != nil {
+		return fmt.Errorf("projections: %w", err)
 	}
-	if err := a.stores.tables.Migrate(ctx, projections.Schema()); err != nil {
-		return fmt.Errorf("bring the tables up to date: %w", err)
+	a.tables, err = projections.NewNode(projections.NodeConfig{
+		Log: projections.NewLog(a.stores.log), Open: a.stores.open, Worker: a.cfg.roles.has(roleWorker),
+		Holder: a.node + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: a.now, Metrics: metrics, Logger: a.log,
+	})
+	if err != nil {
+		return fmt.Errorf("projections: %w", err)
 	}
-	close(a.migrated)
-	return nil
-}
-
-// migrateAtStart finds faults of the schema before anything serves. A ClickHouse that does
-// not answer is none: prepareTables goes on trying.
-func (a *app) migrateAtStart(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(ctx, migrateAtStartMax)
+	ctx, cancel := context.WithTimeout(ctx, tablesAtStartMax)
 	defer cancel()
-	err := a.migrate(limited)
-	if err == nil || !errors.Is(err, clickhouse.ErrUnavailable) {
-		return err
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	a.log.ErrorContext(ctx, "ClickHouse does not answer; commands and intake go on without it (check --clickhouse and that the server is up)", slog.Any("error", err))
-	return nil
+	return a.tables.Start(ctx)
 }
 
-// prepareTables tries until the tables are up to date. Its error says that they do not fit
-// this program.
-func (a *app) prepareTables(ctx context.Context) error {
-	select {
-	case <-a.migrated:
-		return nil
-	default:
-	}
-	tick := time.NewTicker(migrateEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		limited, cancel := context.WithTimeout(ctx, migrateMax)
-		err := a.migrate(limited)
-		cancel()
-		if err == nil {
-			a.log.InfoContext(ctx, "the tables are there")
-			return nil
-		}
-		if !errors.Is(err, clickhouse.ErrUnavailable) {
-			return err
-		}
-	}
-}
+// tablesReady says whether the live tables can be read and written here.
+func (a *app) tablesReady() error { return a.tables.Live().Fault() }
 
-// readStore answers queries once the tables are there.
-type readStore struct {
-	store    *clickhouse.Store
-	migrated <-chan struct{}
-}
-
-// errNoTables is what a query gets while ClickHouse has not answered since the start.
-var errNoTables = fmt.Errorf("the tables are not there yet: %w", clickhouse.ErrUnavailable)
+// generation is one generation's tables, which may not be open yet.
+type generation struct{ *projections.Tables }
 
 // Query implements [query.Store] and [detect.Store].
-func (r readStore) Query(ctx context.Context, q clickhouse.Query) (clickhouse.Rows, error) {
-	select {
-	case <-r.migrated:
-		return r.store.Query(ctx, q)
-	default:
-		return nil, errNoTables
+func (g generation) Query(ctx context.Context, q clickhouse.Query) (clickhouse.Rows, error) {
+	store, err := g.Store()
+	if err != nil {
+		return nil, err
 	}
+	return store.Query(ctx, q)
+}
+
+// view is the generation as the read side sees it.
+func (g generation) view() query.Generation {
+	return query.Generation{Name: g.Name, Store: g, Progress: g.Tracker, Poisoned: g.Tracker.Status().Poisoned}
+}
+
+// answering implements [query.Tables].
+type answering struct{ node *projections.Node }
+
+var _ query.Tables = answering{}
+
+// Live implements [query.Tables].
+func (t answering) Live() (query.Generation, error) {
+	live := t.node.Live()
+	if err := live.Refused(); err != nil {
+		refusal := domain.Errorf(domain.Unavailable, "the tables are not those of the log; an operator must see to it").WithMessageCode("tables_refused")
+		return query.Generation{}, fmt.Errorf("%w: %w", refusal, err)
+	}
+	return generation{live}.view(), nil
+}
+
+// Named implements [query.Tables].
+func (t answering) Named(name string) (query.Generation, bool) {
+	g, ok := t.node.Named(name)
+	if !ok || g.Refused() != nil {
+		return query.Generation{}, false
+	}
+	return generation{g}.view(), true
+}
+
+// Wait implements [query.Tables].
+func (t answering) Wait(ctx context.Context, position uint64) error {
+	if err := t.node.Wait(ctx, position); err != nil {
+		return errors.Join(errors.New("wait for the tables"), err)
+	}
+	return nil
 }

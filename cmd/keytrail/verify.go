@@ -41,10 +41,10 @@ func (a *app) verify(c *gin.Context) {
 		httpx.Fail(c, domain.Errorf(domain.Forbidden, "only an administrator of the operator's account may check the tables"))
 		return
 	}
-	select {
-	case <-a.migrated:
-	default:
-		httpx.Fail(c, domain.Errorf(domain.Unavailable, "the tables are not there yet; try again").WithMessageCode("tables_unavailable"))
+	live := a.tables.Live()
+	store, err := live.Store()
+	if err != nil {
+		httpx.Fail(c, errors.Join(domain.Errorf(domain.Unavailable, "the tables cannot be read; try again").WithMessageCode("tables_unavailable"), err))
 		return
 	}
 	// It may take longer than an answer usually may.
@@ -52,8 +52,7 @@ func (a *app) verify(c *gin.Context) {
 		httpx.Fail(c, fmt.Errorf("lift the write deadline: %w", err))
 		return
 	}
-	report, err := projections.Verify(c.Request.Context(), projections.NewLog(a.stores.log), a.stores.tables,
-		projections.VerifyOptions{Generation: a.cfg.stores.generation})
+	report, err := projections.Verify(c.Request.Context(), projections.NewLog(a.stores.log), store, projections.VerifyOptions{Generation: live.Name})
 	if errors.Is(err, clickhouse.ErrUnavailable) || errors.Is(err, eventlog.ErrUnavailable) {
 		err = errors.Join(domain.Errorf(domain.Unavailable, "a store does not answer; try again"), err)
 	}
@@ -117,10 +116,19 @@ func verifyOffline(cmd *cobra.Command, f storeFlags) (report projections.Report,
 		return report, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	live, err := projections.LiveGeneration(cmd.Context(), projections.NewLog(s.log))
+	if err != nil {
+		return report, err
+	}
+	tables, err := s.open(live)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, tables.Close()) }()
 	update, done := ui.count("verifying")
 	defer done()
-	return projections.Verify(cmd.Context(), projections.NewLog(s.log), s.tables,
-		projections.VerifyOptions{Generation: f.generation, Progress: func(p projections.VerifyProgress) {
+	return projections.Verify(cmd.Context(), projections.NewLog(s.log), tables,
+		projections.VerifyOptions{Generation: live, Progress: func(p projections.VerifyProgress) {
 			update(int64(p.Done), int64(max(p.Of, p.Done))) //nolint:gosec // Counts of blocks and keys.
 		}})
 }
