@@ -21,9 +21,14 @@ const (
 // Key is one API key: the fold of its stream. The zero Key has no history. A Key is a
 // value; Evolve returns another and leaves the receiver as it was.
 type Key struct {
-	history []Recorded // Log order.
-	newest  Recorded   // The fact that is last by effective time and id.
-	state   KeyState   // After newest.
+	history []Recorded // Log order; empty in a tip.
+	events  int
+	tip     bool
+	// newestAt and newestID are those of the fact that is last by effective time and id;
+	// state is the one after it.
+	newestAt time.Time
+	newestID EventID
+	state    KeyState
 }
 
 // FoldKey returns the key whose whole stream is history, in log order.
@@ -48,25 +53,36 @@ func (k Key) evolve(rec Recorded) Key {
 	if !ok {
 		return k
 	}
-	if len(k.history) == 0 || effectiveOrder(&rec, &k.newest) > 0 {
-		k.newest, k.state = rec, e.State()
+	if k.events == 0 || effectiveOrder(rec.Meta.EffectiveAt, rec.ID, k.newestAt, k.newestID) > 0 {
+		k.newestAt, k.newestID, k.state = rec.Meta.EffectiveAt, rec.ID, e.State()
 	}
-	k.history = append(k.history, rec)
+	k.events++
+	if !k.tip {
+		k.history = append(k.history, rec)
+	}
+	return k
+}
+
+// Tip returns k without its history. It evolves and decides as k does, however long the
+// history, but for observed facts, which need the whole of it: they are an error.
+func (k Key) Tip() Key {
+	k.history, k.tip = nil, true
 	return k
 }
 
 // Exists reports whether anything was ever recorded about the key.
-func (k Key) Exists() bool { return len(k.history) > 0 }
+func (k Key) Exists() bool { return k.events > 0 }
 
 // State returns what is known now, deleted or not.
 func (k Key) State() KeyState { return k.state }
 
-// History returns the key's events in log order. The caller must not change it.
+// History returns the key's events in log order, none of a tip. The caller must not
+// change it.
 func (k Key) History() []Recorded { return k.history }
 
 // NextEffective returns the effective time of a fact that is decided now.
 func (k Key) NextEffective(now time.Time) time.Time {
-	return NextEffective(now, k.newest.Meta.EffectiveAt)
+	return NextEffective(now, k.newestAt)
 }
 
 // StateAt returns the state that was in force at t: that of the fact which is last by
@@ -79,7 +95,7 @@ func StateAt(history []Recorded, t time.Time) (KeyState, bool) {
 		if _, ok := rec.Event.(KeyEvent); !ok || rec.Meta.EffectiveAt.After(t) {
 			continue
 		}
-		if best == nil || effectiveOrder(rec, best) > 0 {
+		if best == nil || effectiveOrder(rec.Meta.EffectiveAt, rec.ID, best.Meta.EffectiveAt, best.ID) > 0 {
 			best = rec
 		}
 	}
@@ -93,11 +109,12 @@ func StateAt(history []Recorded, t time.Time) (KeyState, bool) {
 	return e.State(), true
 }
 
-func effectiveOrder(a, b *Recorded) int {
-	if c := a.Meta.EffectiveAt.Compare(b.Meta.EffectiveAt); c != 0 {
+// effectiveOrder compares two facts by effective time, then event id.
+func effectiveOrder(a time.Time, aID EventID, b time.Time, bID EventID) int {
+	if c := a.Compare(b); c != 0 {
 		return c
 	}
-	return bytes.Compare(a.ID[:], b.ID[:])
+	return bytes.Compare(aID[:], bID[:])
 }
 
 // EntityTag returns the tag of this version of the key, for If-Match.

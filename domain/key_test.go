@@ -340,3 +340,46 @@ func TestStateAtDoesNotDependOnOrder(t *testing.T) {
 		}
 	})
 }
+
+// TestATipDecidesAsTheWholeKeyDoes: a key without its history evolves and decides as the
+// one with it does, whatever happened.
+func TestATipDecidesAsTheWholeKeyDoes(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		now := t0
+		var key domain.Key
+		tip := key.Tip()
+		for range rapid.IntRange(1, 15).Draw(t, "commands") {
+			now = now.Add(time.Duration(rapid.IntRange(-2, 3).Draw(t, "later")) * time.Second)
+			name, tag := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name"), "*"
+			if rapid.Bool().Draw(t, "with tag") {
+				tag = key.State().EntityTag()
+			}
+			created := createDemo()
+			created.At = now
+			cmd := rapid.SampledFrom([]domain.KeyCommand{
+				created, domain.UpdateKey{IfMatch: tag, Name: &name, By: owner(), At: now},
+				domain.LockKey{By: owner(), At: now}, domain.UnlockKey{By: owner(), At: now}, domain.DisableKey{By: owner(), At: now},
+				domain.EnableKey{By: owner(), At: now}, domain.DeleteKey{By: owner(), At: now},
+			}).Draw(t, "command")
+			want, wantErr := key.Decide(cmd)
+			got, err := tip.Decide(cmd)
+			if diff := cmp.Diff(want, got); diff != "" || (err == nil) != (wantErr == nil) || err != nil && err.Error() != wantErr.Error() {
+				t.Fatalf("%T: tip says %v, key says %v\n%s", cmd, err, wantErr, diff)
+			}
+			for _, e := range want {
+				rec := record(key, e, now)
+				key, tip = key.Evolve(rec), tip.Evolve(rec)
+			}
+			if key.Exists() != tip.Exists() || !cmp.Equal(key.State(), tip.State()) || !key.NextEffective(now).Equal(tip.NextEffective(now)) {
+				t.Fatalf("after %T: tip %+v, key %+v", cmd, tip.State(), key.State())
+			}
+		}
+		if len(tip.History()) != 0 {
+			t.Fatalf("a tip has a history of %d", len(tip.History()))
+		}
+		if _, err := tip.Decide(domain.ObserveKey{ID: "AKIA1", At: now}); err == nil {
+			t.Fatal("a tip decides about an observed fact, which needs the history")
+		}
+	})
+}

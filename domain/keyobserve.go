@@ -1,10 +1,16 @@
 package domain
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // observe records a fact of another system. The same source record is recorded once.
 // A mere use is a fact about the key only where it is the earliest thing known.
 func (k Key) observe(c ObserveKey) ([]Event, error) {
+	if k.tip {
+		return nil, fmt.Errorf("domain: observe %s: the key's history is not at hand", c.ID)
+	}
 	for _, rec := range k.history {
 		e, ok := rec.Event.(KeyObserved)
 		if ok && e.SourceEvent == c.SourceEvent && e.Fact == c.Fact {

@@ -53,15 +53,14 @@ func (s *Commands) account(ctx context.Context, o Order, id domain.AccountID, cm
 	if !domain.ValidID(string(id)) {
 		return domain.Account{}, 0, domain.Errorf(domain.Invalid, "is not an account id").WithField("account_id").WithMessageCode("invalid_id")
 	}
-	history, pos, err := s.transact(ctx, o, domain.AccountStream(id), func(history []domain.Recorded) (decision, error) {
-		account := domain.FoldAccount(history)
+	f, err := transact(ctx, s, s.accounts, o, domain.AccountStream(id), func(account domain.Account) (decision, error) {
 		events, err := account.Decide(cmd)
 		return decision{account: id, events: events, at: account.NextEffective(s.cfg.Now())}, err //nolint:wrapcheck // The domain's words.
 	})
 	if err != nil {
 		return domain.Account{}, 0, s.refuse(ctx, o, refusal, err)
 	}
-	return domain.FoldAccount(history), pos, nil
+	return f.state, f.position, nil
 }
 
 // newAccountID returns a random account id: 32 hex digits, as IBM's are.

@@ -21,16 +21,16 @@ func (s *Commands) CreateServiceID(ctx context.Context, o Order, account domain.
 	}
 	cmd := domain.CreateServiceID{ID: "ServiceId-" + uuid, Account: account, Name: name, Description: description}
 	asked := domain.ServiceIDState{Account: account, Name: name}
-	history, pos, err := s.transact(ctx, o, domain.ServiceIDStream(cmd.ID), func(history []domain.Recorded) (decision, error) {
+	f, err := transact(ctx, s, s.services, o, domain.ServiceIDStream(cmd.ID), func(svc domain.ServiceID) (decision, error) {
 		if err := domain.AuthorizeServiceID(o.Caller.Initiator, o.Caller.Standing(account), domain.VerbCreate, asked); err != nil {
 			return decision{}, err //nolint:wrapcheck // The domain's words are the answer.
 		}
-		return s.decideServiceID(domain.FoldServiceID(history), account, cmd)
+		return s.decideServiceID(svc, account, cmd)
 	})
 	if err != nil {
 		return asked, 0, s.refuse(ctx, o, serviceIDRefusal(domain.VerbCreate, asked, o), err)
 	}
-	return domain.FoldServiceID(history).State(), pos, nil
+	return f.state.State(), f.position, nil
 }
 
 // DeleteServiceID ends a service ID; its keys are refused from then on.
@@ -39,8 +39,7 @@ func (s *Commands) DeleteServiceID(ctx context.Context, o Order, id string) (uin
 	if !domain.ValidID(id) {
 		return 0, errNoServiceID()
 	}
-	_, pos, err := s.transact(ctx, o, domain.ServiceIDStream(id), func(history []domain.Recorded) (decision, error) {
-		svc := domain.FoldServiceID(history)
+	f, err := transact(ctx, s, s.services, o, domain.ServiceIDStream(id), func(svc domain.ServiceID) (decision, error) {
 		in := o.Caller.Standing(svc.State().Account)
 		if svc.Exists() && in.Known() {
 			target = svc.State()
@@ -53,7 +52,7 @@ func (s *Commands) DeleteServiceID(ctx context.Context, o Order, id string) (uin
 	if err != nil {
 		return 0, s.refuse(ctx, o, serviceIDRefusal(domain.VerbDelete, target, o), err)
 	}
-	return pos, nil
+	return f.position, nil
 }
 
 func (s *Commands) decideServiceID(svc domain.ServiceID, account domain.AccountID, cmd domain.ServiceIDCommand) (decision, error) {
@@ -132,18 +131,18 @@ func (s *Commands) ReadServiceID(ctx context.Context, o Order, id string) (domai
 	if !domain.ValidID(id) {
 		return domain.ServiceIDState{}, 0, errNoServiceID()
 	}
-	history, err := s.history(ctx, domain.ServiceIDStream(id))
+	f, err := foldNow(ctx, s.cfg.Log, s.services, domain.ServiceIDStream(id))
 	if err != nil {
 		return domain.ServiceIDState{}, 0, err
 	}
-	state := domain.FoldServiceID(history).State()
+	state := f.state.State()
 	if err := domain.AuthorizeServiceID(o.Caller.Initiator, o.Caller.Standing(state.Account), domain.VerbRead, state); err != nil {
 		return domain.ServiceIDState{}, 0, s.refuseRead(ctx, o, serviceIDRefusal(domain.VerbRead, state, o), err)
 	}
 	if state.ID == "" || state.Deleted {
 		return domain.ServiceIDState{}, 0, errNoServiceID()
 	}
-	return state, lastPosition(history), nil
+	return state, f.position, nil
 }
 
 func (h *KeyAPI) deleteServiceID(c *gin.Context) {

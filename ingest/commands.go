@@ -53,9 +53,11 @@ type CommandsConfig struct {
 // concurrent use. When a method returns without an error, what it reports is durable.
 type Commands struct {
 	cfg CommandsConfig
-	// remembered holds histories as they were decided on: facts of this node are in it
-	// without their RecordedAt, which no rule reads.
-	remembered *histories
+	// What is remembered is what was decided on: facts of this node are in it without
+	// their RecordedAt, which no rule reads.
+	keys     *folds[domain.Key] // Tips.
+	accounts *folds[domain.Account]
+	services *folds[domain.ServiceID]
 
 	mu      sync.Mutex // Guards written.
 	written map[domain.AccountID]uint64
@@ -63,7 +65,11 @@ type Commands struct {
 
 // NewCommands returns the commands of one node.
 func NewCommands(cfg CommandsConfig) *Commands {
-	return &Commands{cfg: cfg, written: map[domain.AccountID]uint64{}, remembered: newHistories(historyEventsMax)}
+	return &Commands{
+		cfg: cfg, written: map[domain.AccountID]uint64{},
+		keys:     newFolds(rememberedMax, domain.Key{}.Tip()),
+		accounts: newFolds(rememberedMax, domain.Account{}), services: newFolds(rememberedMax, domain.ServiceID{}),
+	}
 }
 
 // LastWritten returns the position of the last event that this node wrote for account,
@@ -80,7 +86,7 @@ func (s *Commands) wrote(account domain.AccountID, position uint64) {
 	s.written[account] = max(s.written[account], position)
 }
 
-// decision is what a rule says about a stream's history: new facts, and when they are
+// decision is what a rule says about the fold of a stream: new facts, and when they are
 // true from.
 type decision struct {
 	account domain.AccountID
@@ -89,62 +95,65 @@ type decision struct {
 }
 
 // transact folds stream, lets decide judge, and appends what it decides at exactly the
-// revision that was read; another writer in between means: again. It returns the whole
-// history, the new facts at its end, and the position of the last new fact or, where
-// nothing changed, of the last old one.
-func (s *Commands) transact(ctx context.Context, o Order, stream string, decide func([]domain.Recorded) (decision, error)) ([]domain.Recorded, uint64, error) {
+// revision that was read; another writer in between means: again. It returns the fold with
+// the new facts, whose position is that of the last new fact or, where nothing changed, of
+// the last old one.
+func transact[S evolving[S]](ctx context.Context, s *Commands, known *folds[S], o Order, stream string, decide func(S) (decision, error)) (folded[S], error) {
 	for try := range appendTries {
 		// The first try goes by what this node remembers: if the stream has grown, the
 		// append fails at its exact revision. A refusal, or that there is nothing to do, is
 		// told only of the stream as it is.
-		history, current := s.remembered.get(stream), false
-		if try > 0 || len(history) == 0 {
+		f, current := known.get(stream), false
+		if try > 0 || f.next == 0 {
 			var err error
-			if history, err = s.history(ctx, stream); err != nil {
-				return nil, 0, err
+			if f, err = foldNow(ctx, s.cfg.Log, known, stream); err != nil {
+				return f, err
 			}
 			current = true
 		}
-		d, err := decide(history)
+		d, err := decide(f.state)
 		if !current && (err != nil || len(d.events) == 0) {
-			if history, err = s.history(ctx, stream); err != nil {
-				return nil, 0, err
+			if f, err = foldNow(ctx, s.cfg.Log, known, stream); err != nil {
+				return f, err
 			}
-			d, err = decide(history)
+			d, err = decide(f.state)
 		}
 		if err != nil {
-			return nil, 0, err
+			return f, err
 		}
 		if len(d.events) == 0 {
-			return history, lastPosition(history), nil
+			return f, nil
 		}
-		history, err = s.append(ctx, o, stream, history, d, try)
+		facts, err := s.append(ctx, o, stream, f.next, d, try)
 		if _, wrong := errors.AsType[*eventlog.WrongRevision](err); wrong {
 			continue
 		}
 		if err != nil {
-			return nil, 0, logError("append", err)
+			return f, logError("append", err)
 		}
-		s.remembered.put(stream, history)
-		s.wrote(d.account, lastPosition(history))
-		return history, lastPosition(history), nil
+		for i := range facts {
+			f = f.with(facts[i])
+		}
+		known.put(stream, f)
+		s.wrote(d.account, f.position)
+		return f, nil
 	}
-	return nil, 0, domain.Errorf(domain.Conflict, "others are changing this at the same time; try again").
+	return folded[S]{}, domain.Errorf(domain.Conflict, "others are changing this at the same time; try again").
 		WithMessageCode("concurrent_change")
 }
 
-// append stores the facts of d after history and returns the longer history. The id of
-// an event is derived from where it stands and which request put it there, so that a
-// repeat after a lost answer is no second event.
-func (s *Commands) append(ctx context.Context, o Order, stream string, history []domain.Recorded, d decision, try int) ([]domain.Recorded, error) {
+// append stores the facts of d from revision next on and returns them. The id of an event
+// is derived from where it stands and which request put it there, so that a repeat after a
+// lost answer is no second event.
+func (s *Commands) append(ctx context.Context, o Order, stream string, next uint64, d decision, try int) ([]domain.Recorded, error) {
 	exp := eventlog.NoStream()
-	if n := len(history); n > 0 {
-		exp = eventlog.Exactly(history[n-1].Revision)
+	if next > 0 {
+		exp = eventlog.Exactly(next - 1)
 	}
 	proposed := make([]eventlog.Proposed, len(d.events))
 	facts := make([]domain.Recorded, len(d.events))
 	for i, e := range d.events {
-		revision := exp.Next() + uint64(i)
+		revision := next + uint64(i) //nolint:gosec // An index.
 		rec := domain.Recorded{
 			Stream: stream, Revision: revision, Type: e.Type(), Event: e,
 			ID: domain.DeriveID("command", stream, strconv.FormatUint(revision, 10), o.RequestID, strconv.Itoa(try)),
@@ -167,47 +176,52 @@ func (s *Commands) append(ctx context.Context, o Order, stream string, history [
 		facts[i].Position = done.Position
 		s.cfg.Directory.Apply(facts[i])
 	}
-	return append(history, facts...), nil
+	return facts, nil
 }
 
-// history returns the whole stream as it is now: what is remembered of it and what the log
-// holds after that. An event that cannot be read closes the stream: nobody may decide on
-// half a history.
-func (s *Commands) history(ctx context.Context, stream string) ([]domain.Recorded, error) {
-	history, err := readOn(ctx, s.cfg.Log, stream, s.remembered.get(stream))
-	if err == nil && len(history) > 0 {
-		s.remembered.put(stream, history)
+// foldNow returns the fold of the whole stream as it is now: what is remembered of it and
+// what the log holds after that.
+func foldNow[S evolving[S]](ctx context.Context, log CommandLog, known *folds[S], stream string) (folded[S], error) {
+	f := known.get(stream)
+	err := readOn(ctx, log, stream, f.next, func(rec domain.Recorded) { f = f.with(rec) })
+	if err != nil {
+		return folded[S]{}, err
 	}
-	return history, err
+	if f.next > 0 {
+		known.put(stream, f)
+	}
+	return f, nil
 }
 
 // readAll returns the whole stream.
 func readAll(ctx context.Context, log CommandLog, stream string) ([]domain.Recorded, error) {
-	return readOn(ctx, log, stream, nil)
+	var out []domain.Recorded
+	err := readOn(ctx, log, stream, 0, func(rec domain.Recorded) { out = append(out, rec) })
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
-// readOn returns out, a beginning of the stream, with everything that follows it there.
-func readOn(ctx context.Context, log CommandLog, stream string, out []domain.Recorded) ([]domain.Recorded, error) {
-	from := uint64(0)
-	if n := len(out); n > 0 {
-		from = out[n-1].Revision + 1
-	}
+// readOn calls take with every event of stream from revision from on. An event that cannot
+// be read closes the stream: nobody may decide on half a history.
+func readOn(ctx context.Context, log CommandLog, stream string, from uint64, take func(domain.Recorded)) error {
 	for {
 		page, err := log.ReadStream(ctx, stream, from, readPage)
 		if err != nil {
-			return nil, logError("read "+stream, err)
+			return logError("read "+stream, err)
 		}
 		for _, raw := range page {
 			rec, err := eventlog.Decode(raw)
 			if err != nil {
 				closed := domain.Errorf(domain.Unavailable, "the history of this resource cannot be read").WithMessageCode("stream_closed")
-				return nil, fmt.Errorf("%w: %w", closed, err)
+				return fmt.Errorf("%w: %w", closed, err)
 			}
-			out = append(out, rec)
+			take(rec)
 			from = raw.Revision + 1
 		}
 		if len(page) < readPage {
-			return out, nil
+			return nil
 		}
 	}
 }

@@ -31,7 +31,8 @@ type NewKey struct {
 	Disabled        bool              `json:"disabled,omitempty"`
 }
 
-// CreateKey makes a key and returns its value, which nobody can read again.
+// CreateKey makes a key and returns it without history, and its value, which nobody can
+// read again.
 func (s *Commands) CreateKey(ctx context.Context, o Order, n NewKey) (domain.Key, keystore.Secret, uint64, error) {
 	if n.Account == "" {
 		n.Account = o.Caller.Initiator.Account
@@ -59,16 +60,16 @@ func (s *Commands) CreateKey(ctx context.Context, o Order, n NewKey) (domain.Key
 		Locked: n.Locked, Disabled: n.Disabled, SecretHash: s.cfg.Store.FingerprintSecret(secret),
 		By: o.Caller.Initiator, At: s.cfg.Now(),
 	}
-	history, pos, err := s.transact(ctx, o, domain.KeyStream(cmd.ID), func(history []domain.Recorded) (decision, error) {
+	f, err := transact(ctx, s, s.keys, o, domain.KeyStream(cmd.ID), func(key domain.Key) (decision, error) {
 		if err := s.mayCreate(o, asked); err != nil {
 			return decision{}, err
 		}
-		return decideKey(domain.FoldKey(history), cmd, cmd.At)
+		return decideKey(key, cmd, cmd.At)
 	})
 	if err != nil {
 		return domain.Key{}, keystore.Secret{}, 0, s.refuse(ctx, o, keyRefusal(domain.VerbCreate, asked, n), err)
 	}
-	return domain.FoldKey(history), secret, pos, nil
+	return f.state, secret, f.position, nil
 }
 
 // mayCreate checks the account, the rights and the identity that the key would act as.
@@ -86,8 +87,8 @@ func (s *Commands) mayCreate(o Order, asked domain.KeyState) error {
 	return nil
 }
 
-// ChangeKey carries out a command about an existing key and returns the key after it.
-// A refusal is recorded before ChangeKey returns it. request is what was asked, for
+// ChangeKey carries out a command about an existing key and returns the key after it,
+// without history. A refusal is recorded before ChangeKey returns it. request is what was asked, for
 // that record: without secrets.
 func (s *Commands) ChangeKey(ctx context.Context, o Order, ref KeyRef, cmd domain.KeyCommand, request any) (domain.Key, uint64, error) {
 	target := domain.KeyState{ID: ref.ID, Account: o.Caller.Initiator.Account}
@@ -95,8 +96,7 @@ func (s *Commands) ChangeKey(ctx context.Context, o Order, ref KeyRef, cmd domai
 	if err != nil {
 		return domain.Key{}, 0, s.refuse(ctx, o, keyRefusal(cmd.Verb(), target, request), err)
 	}
-	history, pos, err := s.transact(ctx, o, stream, func(history []domain.Recorded) (decision, error) {
-		key := domain.FoldKey(history)
+	f, err := transact(ctx, s, s.keys, o, stream, func(key domain.Key) (decision, error) {
 		if err := visible(o, ref, key); err != nil {
 			return decision{}, err
 		}
@@ -109,7 +109,7 @@ func (s *Commands) ChangeKey(ctx context.Context, o Order, ref KeyRef, cmd domai
 	if err != nil {
 		return domain.Key{}, 0, s.refuse(ctx, o, keyRefusal(cmd.Verb(), target, request), err)
 	}
-	return domain.FoldKey(history), pos, nil
+	return f.state, f.position, nil
 }
 
 func decideKey(key domain.Key, cmd domain.KeyCommand, now time.Time) (decision, error) {
@@ -126,26 +126,41 @@ func decideKey(key domain.Key, cmd domain.KeyCommand, now time.Time) (decision, 
 	return d, nil
 }
 
-// ReadKey returns the fold of a key's stream: exact, with this node's and every other
-// node's writes in it. That it was refused is recorded.
-func (s *Commands) ReadKey(ctx context.Context, o Order, ref KeyRef) (domain.Key, error) {
+// ReadKey returns the fold of a key's stream, with its history: exact, with this node's
+// and every other node's writes in it. That it was refused is recorded.
+func (s *Commands) ReadKey(ctx context.Context, o Order, ref KeyRef) (domain.Key, uint64, error) {
+	return s.readKey(ctx, o, ref, func(stream string) (domain.Key, uint64, error) {
+		history, err := readAll(ctx, s.cfg.Log, stream)
+		return domain.FoldKey(history), lastPosition(history), err
+	})
+}
+
+// ReadKeyState is [Commands.ReadKey] for those who need no history: of what this node
+// knows of it nothing is read again.
+func (s *Commands) ReadKeyState(ctx context.Context, o Order, ref KeyRef) (domain.Key, uint64, error) {
+	return s.readKey(ctx, o, ref, func(stream string) (domain.Key, uint64, error) {
+		f, err := foldNow(ctx, s.cfg.Log, s.keys, stream)
+		return f.state, f.position, err
+	})
+}
+
+func (s *Commands) readKey(ctx context.Context, o Order, ref KeyRef, read func(stream string) (domain.Key, uint64, error)) (domain.Key, uint64, error) {
 	stream, err := s.resolve(ctx, o, ref)
 	if err != nil {
-		return domain.Key{}, err
+		return domain.Key{}, 0, err
 	}
-	history, err := s.history(ctx, stream)
+	key, position, err := read(stream)
 	if err != nil {
-		return domain.Key{}, err
+		return domain.Key{}, 0, err
 	}
-	key := domain.FoldKey(history)
 	if err := visible(o, ref, key); err != nil {
-		return domain.Key{}, err
+		return domain.Key{}, 0, err
 	}
 	state := key.State()
 	if err := domain.AuthorizeKey(o.Caller.Initiator, o.Caller.Standing(state.Account), domain.VerbRead, state); err != nil {
-		return domain.Key{}, s.refuseRead(ctx, o, keyRefusal(domain.VerbRead, state, nil), err)
+		return domain.Key{}, 0, s.refuseRead(ctx, o, keyRefusal(domain.VerbRead, state, nil), err)
 	}
-	return key, nil
+	return key, position, nil
 }
 
 // visible hides keys that do not exist, and those of accounts in which the caller is

@@ -13,8 +13,7 @@ var _ ImportAccounts = (*Commands)(nil)
 // create it at once make one account.
 func (s *Commands) EnsureAccount(ctx context.Context, o Order, account domain.AccountID, source string) (uint64, error) {
 	created := false
-	history, pos, err := s.transact(ctx, o, domain.AccountStream(account), func(history []domain.Recorded) (decision, error) {
-		a := domain.FoldAccount(history)
+	f, err := transact(ctx, s, s.accounts, o, domain.AccountStream(account), func(a domain.Account) (decision, error) {
 		if a.Exists() {
 			created = false
 			return decision{account: account}, nil
@@ -30,9 +29,9 @@ func (s *Commands) EnsureAccount(ctx context.Context, o Order, account domain.Ac
 		return 0, err
 	}
 	if created {
-		return pos, nil
+		return f.position, nil
 	}
-	if !domain.FoldAccount(history).Standing(o.Caller.Initiator.IAMID).Can(domain.RightIngest) {
+	if !f.state.Standing(o.Caller.Initiator.IAMID).Can(domain.RightIngest) {
 		return 0, domain.Errorf(domain.NotFound, "no such account, or no right to record uses in it").WithField("account_id")
 	}
 	return 0, nil

@@ -186,12 +186,7 @@ func (h *KeyAPI) change(command func(Order, time.Time) domain.KeyCommand) gin.Ha
 // getKey answers from the fold of the key's stream. With as_of it answers what was true
 // then, also of a key that is deleted since.
 func (h *KeyAPI) getKey(c *gin.Context) {
-	key, err := h.Commands.ReadKey(c.Request.Context(), orderOf(c), refOf(c))
-	if err != nil {
-		httpx.Fail(c, err)
-		return
-	}
-	h.showKey(c, key)
+	h.showKey(c, refOf(c))
 }
 
 // keyByValue finds a key by the value in the header IAM-ApiKey, and never echoes it.
@@ -206,16 +201,20 @@ func (h *KeyAPI) keyByValue(c *gin.Context) {
 		httpx.Fail(c, err)
 		return
 	}
-	key, err := h.Commands.ReadKey(c.Request.Context(), orderOf(c), KeyRef{ID: state.ID})
+	h.showKey(c, KeyRef{ID: state.ID})
+}
+
+// showKey answers with what the query asks of the key that ref names.
+func (h *KeyAPI) showKey(c *gin.Context, ref KeyRef) {
+	read := h.Commands.ReadKeyState
+	if c.Query("as_of") != "" || c.Query("include_history") != "" {
+		read = h.Commands.ReadKey
+	}
+	key, position, err := read(c.Request.Context(), orderOf(c), ref)
 	if err != nil {
 		httpx.Fail(c, err)
 		return
 	}
-	h.showKey(c, key)
-}
-
-// showKey answers with what the query asks of key.
-func (h *KeyAPI) showKey(c *gin.Context, key domain.Key) {
 	opt, err := showOptionsOf(c, h.Now())
 	if err != nil {
 		httpx.Fail(c, err)
@@ -244,7 +243,7 @@ func (h *KeyAPI) showKey(c *gin.Context, key domain.Key) {
 		}
 		extra = append(extra, withActivity(activity))
 	}
-	httpx.Position(c, lastPosition(key.History()))
+	httpx.Position(c, position)
 	h.answerKey(c, http.StatusOK, state, extra...)
 }
 

@@ -94,7 +94,7 @@ func (h *KeyAPI) listKeys(c *gin.Context) {
 	for _, s := range page.Keys {
 		v := viewOf(s)
 		if history {
-			key, err := h.Commands.ReadKey(c.Request.Context(), orderOf(c), KeyRef{ID: s.ID, Account: s.Account})
+			key, _, err := h.Commands.ReadKey(c.Request.Context(), orderOf(c), KeyRef{ID: s.ID, Account: s.Account})
 			if err != nil {
 				httpx.Fail(c, err)
 				return

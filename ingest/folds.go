@@ -1,0 +1,84 @@
+package ingest
+
+import (
+	"container/list"
+	"sync"
+
+	"example.com/keytrail/domain"
+)
+
+// rememberedMax bounds the streams of one kind whose folds are remembered: a key's takes some
+// 600 bytes.
+const rememberedMax = 16 << 10
+
+// evolving is the fold of a stream: [domain.Account], for one.
+type evolving[S any] interface {
+	Evolve(rec domain.Recorded) S
+}
+
+// folded is the fold of a beginning of a stream, perhaps an empty one.
+type folded[S evolving[S]] struct {
+	state    S
+	next     uint64 // The revision of the first event that is not in it.
+	position uint64 // Of the last event that is; 0 if none is.
+}
+
+// with returns f with the event that follows.
+func (f folded[S]) with(rec domain.Recorded) folded[S] {
+	return folded[S]{state: f.state.Evolve(rec), next: rec.Revision + 1, position: rec.Position}
+}
+
+// folds remembers the folds of the streams used last, so that a command reads no events
+// that this node has read before, and its cost does not grow with the stream. What it
+// remembers was true once and is the fold of a beginning of the stream for ever, since the
+// log only grows; whether there is more is for the reader to ask. It is safe for
+// concurrent use.
+type folds[S evolving[S]] struct {
+	max  int
+	zero S // The fold of no event.
+
+	mu     sync.Mutex // Guards all below.
+	byName map[string]*list.Element
+	order  *list.List // Most recently used first; values are *rememberedFold[S].
+}
+
+type rememberedFold[S evolving[S]] struct {
+	stream string
+	folded folded[S]
+}
+
+// newFolds returns an empty memory of at most streamsMax streams.
+func newFolds[S evolving[S]](streamsMax int, zero S) *folds[S] {
+	return &folds[S]{max: streamsMax, zero: zero, byName: map[string]*list.Element{}, order: list.New()}
+}
+
+// get returns what is remembered of stream.
+func (h *folds[S]) get(stream string) folded[S] {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	e, ok := h.byName[stream]
+	if !ok {
+		return folded[S]{state: h.zero}
+	}
+	h.order.MoveToFront(e)
+	return e.Value.(*rememberedFold[S]).folded //nolint:errcheck,forcetypeassert // The list holds nothing else.
+}
+
+// put remembers f unless the fold of a longer beginning is known.
+func (h *folds[S]) put(stream string, f folded[S]) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if e, ok := h.byName[stream]; ok {
+		r := e.Value.(*rememberedFold[S]) //nolint:errcheck,forcetypeassert // The list holds nothing else.
+		if f.next > r.folded.next {
+			r.folded = f
+		}
+		h.order.MoveToFront(e)
+		return
+	}
+	h.byName[stream] = h.order.PushFront(&rememberedFold[S]{stream: stream, folded: f})
+	if h.order.Len() > h.max {
+		oldest := h.order.Remove(h.order.Back()).(*rememberedFold[S]) //nolint:errcheck,forcetypeassert // The list holds nothing else.
+		delete(h.byName, oldest.stream)
+	}
+}
