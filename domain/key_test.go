@@ -358,9 +358,13 @@ func TestATipDecidesAsTheWholeKeyDoes(t *testing.T) {
 			created := createDemo()
 			created.At = now
 			cmd := rapid.SampledFrom([]domain.KeyCommand{
-				created, domain.UpdateKey{IfMatch: tag, Name: &name, By: owner(), At: now},
-				domain.LockKey{By: owner(), At: now}, domain.UnlockKey{By: owner(), At: now}, domain.DisableKey{By: owner(), At: now},
-				domain.EnableKey{By: owner(), At: now}, domain.DeleteKey{By: owner(), At: now},
+				created,
+				domain.UpdateKey{IfMatch: tag, Name: &name, By: owner(), At: now},
+				domain.LockKey{By: owner(), At: now},
+				domain.UnlockKey{By: owner(), At: now},
+				domain.DisableKey{By: owner(), At: now},
+				domain.EnableKey{By: owner(), At: now},
+				domain.DeleteKey{By: owner(), At: now},
 			}).Draw(t, "command")
 			want, wantErr := key.Decide(cmd)
 			got, err := tip.Decide(cmd)

@@ -153,7 +153,7 @@ func (s *Commands) append(ctx context.Context, o Order, stream string, next uint
 	proposed := make([]eventlog.Proposed, len(d.events))
 	facts := make([]domain.Recorded, len(d.events))
 	for i, e := range d.events {
-		revision := next + uint64(i) //nolint:gosec // An index.
+		revision := next + uint64(i)
 		rec := domain.Recorded{
 			Stream: stream, Revision: revision, Type: e.Type(), Event: e,
 			ID: domain.DeriveID("command", stream, strconv.FormatUint(revision, 10), o.RequestID, strconv.Itoa(try)),

@@ -118,6 +118,9 @@ func (d *Directory) deliver(ctx context.Context, raw eventlog.Raw) {
 		d.pulses.returned(raw) // All before it has been applied.
 		return
 	}
+	if d.passed(raw) {
+		return
+	}
 	rec, err := eventlog.Decode(raw)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -130,6 +133,24 @@ func (d *Directory) deliver(ctx context.Context, raw eventlog.Raw) {
 	}
 	d.position = raw.Position
 	d.movedLocked()
+}
+
+// passed reports whether the directory has seen raw, or one after it on its stream that
+// says all: as with what this node wrote itself. Then raw only moves the position, and is
+// not decoded.
+func (d *Directory) passed(raw eventlog.Raw) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	id, ok := strings.CutPrefix(raw.Stream, domain.KeyStreams)
+	if !ok {
+		return false
+	}
+	if seen, ok := d.keys[domain.KeyID(id)]; !ok || raw.Revision > seen.revision {
+		return false
+	}
+	d.position = raw.Position
+	d.movedLocked()
+	return true
 }
 
 func (d *Directory) setReady(ready bool) {

@@ -243,6 +243,39 @@ func TestAnEventThatCannotBeReadClosesItsKeyOnly(t *testing.T) {
 	})
 }
 
+func TestAnOwnWriteThatComesBackMovesThePositionOnly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFeed()
+		d := auth.NewDirectory(f.follow, discard())
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = d.Run(ctx) }()
+		<-f.opened
+		created := at(domain.KeyStream("k1"), 0, 10, domain.KeyCreated{After: keyState("k1")})
+		ended := at(domain.KeyStream("k1"), 1, 20, domain.KeyDisabled{After: keyState("k1", disabled)})
+		d.Apply(created)
+		d.Apply(ended)
+		for i, rec := range []domain.Recorded{created, ended} {
+			f.deliveries <- eventlog.Delivery{Event: rawOf(t, rec)}
+			synctest.Wait()
+			if d.Reached() != rec.Position {
+				t.Errorf("after event %d the directory is at %d, want %d", i, d.Reached(), rec.Position)
+			}
+			if s, _ := d.Key("k1"); !s.Disabled {
+				t.Error("an own write that came back undid the one after it")
+			}
+		}
+		f.deliveries <- eventlog.Delivery{Event: rawOf(t, at(domain.KeyStream("k1"), 2, 30, domain.KeyEnabled{After: keyState("k1")}))}
+		synctest.Wait()
+		if s, _ := d.Key("k1"); s.Disabled || d.Reached() != 30 {
+			t.Errorf("another node's write is not seen: %+v at %d", s, d.Reached())
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
 func TestWaitForReturnsWhenTheLogHasComeSoFar(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

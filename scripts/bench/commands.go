@@ -163,8 +163,8 @@ func (b *bench) load(ctx context.Context, name string, goal float64, clients int
 	for _, part := range []struct {
 		name string
 		used time.Duration
-	}{{"process", used.process}, {"engine", used.children}, {"load client", used.self}} {
-		b.found.add(figure{name: name + ", CPU of the " + part.name, unit: "cores"}, part.used.Seconds()/elapsed.Seconds())
+	}{{"process", used.process}, {"engine", used.children}, {"load client", used.self}, {"three", used.process + used.children + used.self}} {
+		b.found.add(figure{name: name + ", processor time of the " + part.name, unit: "µs each"}, float64(part.used.Microseconds())/float64(len(took)))
 	}
 	last, err := b.position(ctx)
 	if err != nil {
