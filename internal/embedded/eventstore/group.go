@@ -167,7 +167,7 @@ func (e expected) holds(h head) bool {
 	case expectNoStream:
 		return !h.visible()
 	case expectExists:
-		return h.visible()
+		return h.visible() // Or it has metadata: change looks.
 	case expectExactly:
 		return h.exists && h.last == e.rev
 	}
@@ -180,10 +180,14 @@ func (g *group) change(ctx context.Context, r *request, h head) result {
 	if err != nil {
 		return result{err: fmt.Errorf("%w: %w", errNotStored, err)}
 	}
-	if deleted {
+	if deleted || r.expect.kind == expectExists && h.limits.softDeleted() {
 		return result{deleted: true, current: h}
 	}
-	if !r.expect.holds(h) {
+	ok, err := g.holds(ctx, r, h)
+	if err != nil {
+		return result{err: fmt.Errorf("%w: %w", errNotStored, err)}
+	}
+	if !ok {
 		return result{wrong: true, current: h}
 	}
 	switch r.op {
@@ -203,7 +207,7 @@ func (g *group) change(ctx context.Context, r *request, h head) result {
 	if len(r.events) == 0 {
 		return result{ok: true, rev: h.last, pos: g.last, current: h}
 	}
-	if h.exists && h.limits.softDeleted() { // Writing brings the stream back, from here on.
+	if h.limits.softDeleted() { // Writing brings the stream back, from here on.
 		if _, err := g.trim(ctx, r.stream, h.next()); err != nil {
 			return result{err: fmt.Errorf("%w: %w", errNotStored, err)}
 		}
@@ -211,6 +215,16 @@ func (g *group) change(ctx context.Context, r *request, h head) result {
 	}
 	end := g.add(r.stream, h, r.events)
 	return result{ok: true, rev: end.rev, pos: end.pos}
+}
+
+// holds reports whether the stream is where r expects it. One that has only metadata
+// exists, as in EventStoreDB.
+func (g *group) holds(ctx context.Context, r *request, h head) (bool, error) {
+	if r.expect.kind == expectExists && !h.exists {
+		meta, err := g.head(ctx, "$$"+r.stream)
+		return meta.exists, err
+	}
+	return r.expect.holds(h), nil
 }
 
 // gone reports whether a stream, or the stream whose metadata it is, is tombstoned.
@@ -336,67 +350,87 @@ func (g *group) limit(of string, l limits) {
 }
 
 // repeated looks whether the events of r already stand where r would have put
-// them: then it is the same success again.
+// them: then it is the same success again. If only the first of them do, r is a
+// conflict, whatever it expects.
 func (w *writer) repeated(ctx context.Context, r *request, h head) (result, bool, error) {
 	s := stream{head: h, high: h.last} // Stored is stored, hidden or not.
-	var starts []uint64
+	var start uint64
 	switch r.expect.kind {
 	case expectExactly:
-		starts = []uint64{r.expect.rev + 1}
+		start = r.expect.rev + 1
 	case expectNoStream:
-		if r.expect.holds(h) {
+		start = 0
+	case expectAny, expectExists:
+		if r.expect.kind == expectExists && !h.visible() {
 			return result{}, false, nil
 		}
-		starts = []uint64{0}
-		if tb := h.limits.trimBelow; tb.Valid { // A stream that was deleted began again there.
-			starts = append(starts, uint64(tb.Int64)) //nolint:gosec // Positive.
-		}
-	case expectAny, expectExists:
-		rev, ok, err := w.find(ctx, s, r.events[0].id)
-		if err != nil || !ok {
-			return result{}, false, err
-		}
-		starts = []uint64{rev}
+		return w.find(ctx, s, r.events)
 	}
-	for _, first := range starts {
-		if res, same, err := w.standsAt(ctx, s, first, r.events); err != nil || same {
-			return res, same, err
-		}
-	}
-	return result{}, false, nil
+	return w.standsAt(ctx, s, start, r.events)
 }
 
-// standsAt reports whether the events of s from revision first on are these.
+// standsAt reports whether the events of s from revision first on are these, or begin
+// like these.
 func (w *writer) standsAt(ctx context.Context, s stream, first uint64, events []proposed) (result, bool, error) {
-	if first > s.last || s.last-first+1 < uint64(len(events)) {
+	if first > s.last {
 		return result{}, false, nil
 	}
 	i, same := 0, true
 	var end frame
 	err := w.reader.walk(ctx, s, first, false, func(f frame) (bool, error) {
+		if f.rev != first+uint64(i) { //nolint:gosec // A count.
+			same = false // What stood here was scavenged.
+			return false, nil
+		}
 		same = f.id == events[i].id
 		end = f
 		i++
 		return same && i < len(events), nil
 	})
-	if err != nil || !same || i < len(events) {
+	switch {
+	case err != nil || i == 0 || i == 1 && !same:
 		return result{}, false, err
+	case same && i == len(events):
+		return result{ok: true, rev: end.rev, pos: end.pos}, true, nil
 	}
-	return result{ok: true, rev: end.rev, pos: end.pos}, true, nil
+	return result{wrong: true, current: s.head}, true, nil
 }
 
-// findMax bounds how far back an append with 'any' looks for itself: such an
-// append is only best effort, as in EventStoreDB.
+// findMax bounds how far back, beyond its own length, an append that expects anything
+// looks for itself: such an append is only best effort, as in EventStoreDB.
 const findMax = 64
 
-func (w *writer) find(ctx context.Context, s stream, id [16]byte) (rev uint64, ok bool, err error) {
-	seen := 0
-	err = w.reader.walk(ctx, s, s.last, true, func(f frame) (bool, error) {
-		seen++
-		rev, ok = f.rev, f.id == id
-		return !ok && seen < findMax, nil
+// find looks for the events among the newest of s, in whatever order.
+func (w *writer) find(ctx context.Context, s stream, events []proposed) (result, bool, error) {
+	missing := make(map[[16]byte]bool, len(events))
+	for i := range events {
+		missing[events[i].id] = true
+	}
+	known := make(map[[16]byte]frame, len(events))
+	looked := 0
+	err := w.reader.walk(ctx, s, s.last, true, func(f frame) (bool, error) {
+		looked++
+		if missing[f.id] {
+			delete(missing, f.id)
+			known[f.id] = f
+		}
+		return len(missing) > 0 && looked < findMax+len(events), nil
 	})
-	return rev, ok, err
+	if err != nil {
+		return result{}, false, err
+	}
+	if _, ok := known[events[0].id]; !ok {
+		return result{}, false, nil
+	}
+	var end frame
+	for i := range events {
+		f, ok := known[events[i].id]
+		if !ok {
+			return result{wrong: true, current: s.head}, true, nil
+		}
+		end = f
+	}
+	return result{ok: true, rev: end.rev, pos: end.pos}, true, nil
 }
 
 // newID returns a random version 4 UUID: clients look at the version.

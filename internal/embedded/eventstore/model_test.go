@@ -22,6 +22,7 @@ type modelStream struct {
 	events     []uint64 // Ids; the revision is the index.
 	maxCount   uint64   // 0: none.
 	trim       uint64
+	metadata   bool // It has some.
 	tombstoned bool
 }
 
@@ -51,19 +52,23 @@ func (s *modelStream) append(expect int64, ids []uint64) (rev int, ok bool) {
 		return int(expect) + len(ids), s.stands(int(expect)+1, ids)
 	case expect >= 0 && int(expect) != last:
 		return 0, false
-	case expect == noStream && s.visible():
-		for _, at := range []int{0, int(min(s.trim, math.MaxInt32))} {
-			if s.stands(at, ids) {
-				return at + len(ids) - 1, true
-			}
+	case expect == noStream && last >= 0:
+		if s.stands(0, ids) {
+			return len(ids) - 1, true
 		}
+		if s.visible() || s.events[0] == ids[0] {
+			return 0, false
+		}
+	case expect == streamExists && (s.deleted() || last < 0 && !s.metadata):
 		return 0, false
 	case expect == anyRevision || expect == streamExists:
-		if at := lastIndex(s.events, ids[0]); at >= 0 && s.stands(at, ids) {
-			return at + len(ids) - 1, true
-		}
-		if expect == streamExists && !s.visible() {
-			return 0, false
+		if lastIndex(s.events, ids[0]) >= 0 {
+			for _, id := range ids {
+				if rev = lastIndex(s.events, id); rev < 0 {
+					return 0, false
+				}
+			}
+			return rev, true
 		}
 	}
 	if s.deleted() {
@@ -136,8 +141,9 @@ func (m *machine) append(t *rapid.T, name string) {
 		}
 		return
 	}
-	if err != nil {
-		t.Fatalf("append to %s: %v", name, err)
+	gone := expect == streamExists && s.deleted()
+	if gone != (status.Code(err) == codes.FailedPrecondition) || !gone && err != nil {
+		t.Fatalf("append to %s: %v, want that it is deleted: %t", name, err, gone)
 	}
 	rev, ok := s.append(expect, ids)
 	if got.ok != ok || ok && got.rev != uint64(rev) {
@@ -163,7 +169,7 @@ func (m *machine) limit(t *rapid.T, name string) {
 	if a, err := m.client.append(m.t.Context(), "$$"+name, anyRevision, "$metadata", data, number(int(m.ids))); err != nil || !a.ok {
 		t.Fatalf("set limits: %+v, %v", a, err)
 	}
-	s.maxCount, s.trim = maxCount, trim
+	s.maxCount, s.trim, s.metadata = maxCount, trim, true
 }
 
 func (m *machine) delete(t *rapid.T, name string) {
@@ -172,10 +178,10 @@ func (m *machine) delete(t *rapid.T, name string) {
 		StreamIdentifier:       &shared.StreamIdentifier{StreamName: []byte(name)},
 		ExpectedStreamRevision: &api.DeleteReq_Options_StreamExists{StreamExists: &shared.Empty{}},
 	}})
-	if want := s.visible() && !s.tombstoned; (err == nil) != want {
+	if want := !s.tombstoned && (s.visible() || len(s.events) == 0 && s.metadata && !s.deleted()); (err == nil) != want {
 		t.Fatalf("delete of %s: %v, want success %t", name, err, want)
 	} else if want {
-		s.trim = math.MaxInt64
+		s.trim, s.metadata = math.MaxInt64, true
 	}
 }
 
