@@ -96,7 +96,9 @@ type Projections interface {
 // Check is one thing that must hold for the program to serve.
 type Check struct {
 	Name string
-	Run  func(ctx context.Context) error
+	// Degrades says that the program serves without it, though less than all.
+	Degrades bool
+	Run      func(ctx context.Context) error
 }
 
 // Config says what a [Handler] works with. All fields but the noted ones must be set.

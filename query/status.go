@@ -40,7 +40,7 @@ func (h *Handler) listProjections(c *gin.Context, _ view) error {
 
 // Health says whether the program runs and is ready.
 type Health struct {
-	Status string        `json:"status" enum:"ok,unavailable"`
+	Status string        `json:"status" enum:"ok,degraded,unavailable"`
 	Checks []CheckResult `json:"checks,omitempty"`
 }
 
@@ -53,14 +53,20 @@ type CheckResult struct {
 // healthz answers that the process serves requests, and nothing more.
 func (h *Handler) healthz(c *gin.Context) { c.JSON(http.StatusOK, Health{Status: "ok"}) }
 
-// readyz answers 200 when every check holds, else 503 with the ones that do not.
+// readyz answers 200 when the program serves, perhaps less than all of it ("degraded"), else
+// 503; with every check, so that one sees what is away.
 func (h *Handler) readyz(c *gin.Context) {
 	health, status := Health{Status: "ok"}, http.StatusOK
 	for _, check := range h.cfg.Checks {
 		err := runCheck(c.Request.Context(), check)
-		if err != nil {
+		switch {
+		case err != nil && !check.Degrades:
 			health.Status, status = "unavailable", http.StatusServiceUnavailable
-			h.cfg.Logger.WarnContext(c.Request.Context(), "not ready", slog.String("check", check.Name), slog.String("error", err.Error()))
+		case err != nil && status == http.StatusOK:
+			health.Status = "degraded"
+		}
+		if err != nil {
+			h.cfg.Logger.DebugContext(c.Request.Context(), "not ready", slog.String("check", check.Name), slog.String("error", err.Error()))
 		}
 		health.Checks = append(health.Checks, CheckResult{Name: check.Name, OK: err == nil})
 	}

@@ -93,6 +93,36 @@ func TestReadinessSaysWhichCheckFails(t *testing.T) {
 	}
 }
 
+// TestWithoutTheTablesTheProgramIsReadyForTheRest: a balancer must not take away the nodes
+// that record commands because none of them can answer queries.
+func TestWithoutTheTablesTheProgramIsReadyForTheRest(t *testing.T) {
+	var log, tables error
+	engine := bare(t, func(c *query.Config) {
+		c.Checks = []query.Check{
+			{Name: "log", Run: func(context.Context) error { return log }},
+			{Name: "tables", Degrades: true, Run: func(context.Context) error { return tables }},
+		}
+	})
+	away := errors.New("away")
+	for _, tt := range []struct {
+		name        string
+		log, tables error
+		code        int
+		status      string
+	}{
+		{name: "all is well", code: 200, status: "ok"},
+		{name: "no tables", tables: away, code: 200, status: "degraded"},
+		{name: "no log", log: away, code: 503, status: "unavailable"},
+		{name: "neither", log: away, tables: away, code: 503, status: "unavailable"},
+	} {
+		log, tables = tt.log, tt.tables
+		rec := ask(t, engine, "/readyz", nil)
+		if rec.Code != tt.code || !strings.Contains(rec.Body.String(), `"status":"`+tt.status+`"`) {
+			t.Errorf("%s: %d %s", tt.name, rec.Code, rec.Body)
+		}
+	}
+}
+
 func TestTheStoresFaultsAreWordedAndNotShown(t *testing.T) {
 	tests := []struct {
 		name   string

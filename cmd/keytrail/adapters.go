@@ -35,7 +35,7 @@ func (k keyLookup) Fingerprint(hash [sha256.Size]byte) string { return k.keys.Fi
 
 // knownUses asks the tables which records an import has brought before.
 func (a *app) knownUses() ingest.KnownUses {
-	return query.KnownUses{Tables: answering{a.tables}}
+	return query.KnownUses{Tables: answering{a.tables, a.tablesUp}}
 }
 
 // waiter lets a list wait for what this node has just written.

@@ -63,7 +63,10 @@ type app struct {
 	nonce  string // Unique to this process.
 	now    func() time.Time
 
-	faults faults
+	faults   faults
+	logUp    *obs.Watch
+	tablesUp *obs.Watch
+	outages  *obs.Outages
 
 	directory *auth.Directory
 	pulses    *auth.Pulses
@@ -107,6 +110,9 @@ func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger
 		return nil, err
 	}
 	if err := a.openKeys(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.buildHealth(); err != nil {
 		return nil, err
 	}
 	if err := a.buildProjections(ctx); err != nil {
@@ -164,6 +170,9 @@ func (a *app) buildIngest() error {
 		Log: events, Node: writer, Nonce: a.nonce, Clock: auth.SinceBoot, Logger: a.log.With(slog.String("component", "pulses")),
 	}, a.directory)
 	if err != nil {
+		return err
+	}
+	if err := a.measurePulses(); err != nil {
 		return err
 	}
 	a.auth = auth.NewAuthenticator(a.directory, a.pulses, a.keys, a.now)

@@ -65,7 +65,7 @@ func (d *detectors) run(ctx context.Context) error {
 // runOn runs a detector until other tables are live or another worker writes them.
 func (d *detectors) runOn(ctx context.Context, live *projections.Tables) error {
 	one, err := ingest.NewDetector(ingest.DetectorConfig{
-		Log: ingest.NewDetectorLog(d.app.stores.log), Blocks: live.Tracker, Evaluator: detect.NewEngine(generation{live}, d.app.rules),
+		Log: ingest.NewDetectorLog(d.app.stores.log), Blocks: live.Tracker, Evaluator: detect.NewEngine(generation{live, d.app.tablesUp}, d.app.rules),
 		Generation: live.Name, First: func(ctx context.Context) (uint64, error) { return d.first(ctx, live.Name) },
 		Now: d.app.now, Logger: d.app.log.With(slog.String("component", "detector")),
 	})

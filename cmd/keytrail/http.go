@@ -22,7 +22,7 @@ func (a *app) buildHTTP() error {
 	})
 	uploads, check := ingest.UploadRoutes(a.usage, a.importer), append(apidoc.Table{a.verifyRoute()}, a.generationRoutes()...)
 	reads, err := query.New(query.Config{
-		Tables: answering{a.tables}, Projections: positions{a}, Access: a.access,
+		Tables: answering{a.tables, a.tablesUp}, Projections: positions{a}, Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
 		Others: []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: a.now, Logger: a.log.With(slog.String("component", "query")),
 	})
@@ -31,12 +31,13 @@ func (a *app) buildHTTP() error {
 	}
 	tables.query = reads
 	engine := httpx.NewEngine(a.log)
+	engine.Use(httpx.TellOutages(a.outages))
 	reads.RegisterPublic(engine)
 	a.server = newHTTPServer(engine, a.log)
 	if !a.cfg.roles.has(roleAPI) {
 		return nil
 	}
-	keys.Register(engine)
+	keys.Register(engine.Group("", httpx.Deadline(commandMax)))
 	signedIn := engine.Group("", keys.Require())
 	reads.Register(signedIn)
 	uploads.Register(signedIn)
@@ -52,20 +53,19 @@ func (a *app) cursorKey() []byte {
 	return []byte(a.keys.Fingerprint(sum))
 }
 
-// checks decide whether this node is ready.
+// checks decide whether this node is ready. Without ClickHouse an API node records commands
+// and uses all the same: its queries say that the tables are away.
 func (a *app) checks() []query.Check {
+	serves := a.cfg.roles.has(roleAPI)
 	out := []query.Check{
-		{Name: "event log", Run: func(ctx context.Context) error {
-			_, _, err := a.stores.log.Last(ctx, "ktx.ready")
-			return err
-		}},
-		{Name: "ClickHouse", Run: a.stores.server.Ping},
+		{Name: "event log", Run: func(context.Context) error { return a.logUp.Err() }},
+		{Name: "ClickHouse", Degrades: serves, Run: func(context.Context) error { return a.tablesUp.Err() }},
 	}
 	for _, p := range a.parts() {
 		if !a.cfg.roles.has(p.roles...) {
 			continue
 		}
-		out = append(out, query.Check{Name: p.name, Run: func(context.Context) error {
+		out = append(out, query.Check{Name: p.name, Degrades: serves && !p.essential, Run: func(context.Context) error {
 			if err := a.faults.of(p.name); err != nil || p.check == nil {
 				return err
 			}

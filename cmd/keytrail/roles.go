@@ -74,6 +74,9 @@ func (a *app) parts() []part {
 		{name: "directory", roles: api, essential: true, run: a.directory.Run, check: a.directory.Ready},
 		{name: "pulses", roles: api, essential: true, run: a.pulses.Run},
 		{name: "refusals", roles: api, essential: true, run: a.refusals.Run},
+		{name: "event log", roles: both, run: a.logUp.Run},
+		{name: "ClickHouse", roles: both, run: a.tablesUp.Run},
+		{name: "outages", roles: both, run: a.outages.Run},
 		{name: "tables", roles: both, run: a.tables.Run, check: a.tablesReady},
 		{name: "detector", roles: worker, run: a.detectors.run},
 	}

@@ -53,7 +53,8 @@ type stores struct {
 	log    *eventlog.Log
 	tables clickhouse.Config // Of any generation; see [stores.open].
 	server *clickhouse.Store // Its server, whatever the database.
-	engine *engine.Server    // nil where a server is used.
+	conns  *clickhouse.Connections
+	engine *engine.Server // nil where a server is used.
 	close  []func() error
 }
 
@@ -165,7 +166,8 @@ func (s *stores) openTables(ctx context.Context, f storeFlags, run string, ui pr
 	if err != nil {
 		return fmt.Errorf("open ClickHouse: %w (check --clickhouse)", err)
 	}
-	s.tables, s.server = cfg, t
+	cfg.Connections = &clickhouse.Connections{}
+	s.tables, s.server, s.conns = cfg, t, cfg.Connections
 	s.close = append(s.close, t.Close)
 	return nil
 }

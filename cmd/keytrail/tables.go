@@ -8,6 +8,7 @@ import (
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/clickhouse"
+	"example.com/keytrail/internal/obs"
 	"example.com/keytrail/projections"
 	"example.com/keytrail/query"
 )
@@ -39,10 +40,17 @@ func (a *app) buildProjections(ctx context.Context) error {
 func (a *app) tablesReady() error { return a.tables.Live().Fault() }
 
 // generation is one generation's tables, which may not be open yet.
-type generation struct{ *projections.Tables }
+type generation struct {
+	*projections.Tables
+	server *obs.Watch
+}
 
 // Query implements [query.Store] and [detect.Store].
 func (g generation) Query(ctx context.Context, q clickhouse.Query) (clickhouse.Rows, error) {
+	// While ClickHouse is known to be away nobody waits for it.
+	if err := g.server.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", clickhouse.ErrUnavailable, err)
+	}
 	store, err := g.Store()
 	if err != nil {
 		return nil, err
@@ -56,7 +64,10 @@ func (g generation) view() query.Generation {
 }
 
 // answering implements [query.Tables].
-type answering struct{ node *projections.Node }
+type answering struct {
+	node   *projections.Node
+	server *obs.Watch
+}
 
 var _ query.Tables = answering{}
 
@@ -67,7 +78,7 @@ func (t answering) Live() (query.Generation, error) {
 		refusal := domain.Errorf(domain.Unavailable, "the tables are not those of the log; an operator must see to it").WithMessageCode("tables_refused")
 		return query.Generation{}, fmt.Errorf("%w: %w", refusal, err)
 	}
-	return generation{live}.view(), nil
+	return generation{live, t.server}.view(), nil
 }
 
 // Named implements [query.Tables].
@@ -76,7 +87,7 @@ func (t answering) Named(name string) (query.Generation, bool) {
 	if !ok || g.Refused() != nil {
 		return query.Generation{}, false
 	}
-	return generation{g}.view(), true
+	return generation{g, t.server}.view(), true
 }
 
 // Wait implements [query.Tables].

@@ -40,6 +40,8 @@ type Config struct {
 	// MaxConns bounds the statements under way at once; 0 means 8. A statement
 	// beyond it waits up to 10 s for its turn.
 	MaxConns int
+	// Connections, if set, keeps the store's connections.
+	Connections *Connections
 	// Logger gets what an operator should know. It must be set.
 	Logger *slog.Logger
 }
@@ -176,6 +178,8 @@ func options(cfg Config) (*chgo.Options, error) {
 			return nil, errors.New("clickhouse: the DSN is not a valid clickhouse://, http:// or https:// address")
 		}
 		opts = parsed
+		opts.DialTimeout = dialTimeout
+		opts.DialContext = dialServer(opts)
 	} else {
 		opts.DialContext = func(ctx context.Context, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -185,6 +189,9 @@ func options(cfg Config) (*chgo.Options, error) {
 			t.Proxy = nil // The socket is next door, whatever the environment says.
 			return t, nil
 		}
+	}
+	if cfg.Connections != nil {
+		opts.DialContext = cfg.Connections.through(opts.DialContext)
 	}
 	if cfg.Database != "" {
 		opts.Auth.Database = cfg.Database

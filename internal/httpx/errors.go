@@ -3,6 +3,7 @@ package httpx
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 
@@ -58,15 +59,32 @@ func Status(code domain.Code) int {
 	return http.StatusInternalServerError
 }
 
+// Outages are told of every request that is answered 503. obs.Outages are.
+type Outages interface {
+	// Count takes in one request: a word for the cause, and what an operator should know.
+	Count(ctx context.Context, cause string, err error)
+}
+
+const outagesKey = "keytrail.outages"
+
+// TellOutages makes o the one that is told of the requests behind it; without it each is
+// logged.
+func TellOutages(o Outages) gin.HandlerFunc { return func(c *gin.Context) { c.Set(outagesKey, o) } }
+
 // Fail answers err and ends the chain. The caller reads what the [domain.Error]s in
 // err's tree say, one entry each; everything else stays here: it is logged once, with
-// the trace id that the answer carries.
+// the trace id that the answer carries, or counted where it says that something is away.
 func Fail(c *gin.Context, err error) {
+	if domain.CodeOf(err) == domain.Internal && errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", domain.Errorf(domain.Unavailable, "this took too long; try again").WithMessageCode("too_slow"), err)
+	}
 	status := Status(domain.CodeOf(err))
 	details := detailsOf(err)
 	switch {
 	case errors.Is(err, context.Canceled) && c.Request.Context().Err() != nil:
 		status = statusClientGone
+	case status == http.StatusServiceUnavailable && outages(c) != nil:
+		outages(c).Count(c.Request.Context(), details[0].MessageCode, err)
 	case status >= http.StatusInternalServerError:
 		logger(c).LogAttrs(c.Request.Context(), slog.LevelError, "request failed",
 			slog.Int("status", status), slog.String("trace", Trace(c)), slog.String("method", c.Request.Method),
@@ -83,6 +101,12 @@ func Fail(c *gin.Context, err error) {
 		return // The answer has begun; breaking it off is all that can be done.
 	}
 	c.JSON(status, ErrorBody{Context: Context(c), StatusCode: status, Errors: details, Trace: Trace(c)})
+}
+
+func outages(c *gin.Context) Outages {
+	v, _ := c.Get(outagesKey)
+	o, _ := v.(Outages)
+	return o
 }
 
 // detailsOf lists the domain errors of err's tree in order. Internal ones are worded

@@ -2,6 +2,7 @@ package httpx_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -203,5 +204,63 @@ func TestNewServerSetsEveryTimeout(t *testing.T) {
 	s := httpx.NewServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 || s.ErrorLog == nil {
 		t.Errorf("%+v", s)
+	}
+}
+
+// counted keeps what it was told.
+type counted struct{ causes []string }
+
+func (c *counted) Count(_ context.Context, cause string, _ error) { c.causes = append(c.causes, cause) }
+
+// TestWhatIsAwayIsCountedAndNotLogged: in an outage the log must not grow with the requests.
+func TestWhatIsAwayIsCountedAndNotLogged(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		err    error
+		status int
+		code   string
+		logged bool
+	}{
+		{name: "away", err: domain.Errorf(domain.Unavailable, "away").WithMessageCode("log_unavailable"), status: 503, code: "log_unavailable"},
+		{name: "too slow", err: fmt.Errorf("read: %w", context.DeadlineExceeded), status: 503, code: "too_slow"},
+		{name: "our fault", err: errors.New("x"), status: 500, logged: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var (
+				log  bytes.Buffer
+				told counted
+			)
+			engine := httpx.NewEngine(slog.New(slog.NewTextHandler(&log, nil)))
+			engine.Use(httpx.TellOutages(&told))
+			engine.GET("/", func(c *gin.Context) { httpx.Fail(c, tt.err) })
+			rec := httptest.NewRecorder()
+			engine.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+			if rec.Code != tt.status || (rec.Header().Get("Retry-After") != "") != (tt.status == 503) {
+				t.Errorf("answered %d, Retry-After %q", rec.Code, rec.Header().Get("Retry-After"))
+			}
+			if (log.Len() > 0) != tt.logged {
+				t.Errorf("logged %q", &log)
+			}
+			if got := strings.Join(told.causes, ","); got != tt.code {
+				t.Errorf("told of %q, want %q", got, tt.code)
+			}
+		})
+	}
+}
+
+func TestARequestEndsAtItsDeadline(t *testing.T) {
+	t.Parallel()
+	engine := httpx.NewEngine(slog.New(slog.DiscardHandler))
+	engine.GET("/", httpx.Deadline(time.Millisecond), func(c *gin.Context) {
+		<-c.Request.Context().Done()
+		httpx.Fail(c, c.Request.Context().Err())
+	})
+	rec := httptest.NewRecorder()
+	engine.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+	if rec.Code != http.StatusServiceUnavailable {
+		t.Errorf("answered %d", rec.Code)
 	}
 }

@@ -1,6 +1,7 @@
 package httpx
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
@@ -126,6 +127,17 @@ func WaitPosition(c *gin.Context) (uint64, bool, error) {
 func LimitBody(bytesMax int64) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, bytesMax)
+		c.Next()
+	}
+}
+
+// Deadline bounds the work for a request: beyond it the handler's context ends, and the
+// answer is 503.
+func Deadline(limit time.Duration) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		ctx, cancel := context.WithTimeout(c.Request.Context(), limit)
+		defer cancel()
+		c.Request = c.Request.WithContext(ctx)
 		c.Next()
 	}
 }
