@@ -40,8 +40,12 @@ type Config struct {
 	MaxAppendBytes int
 	// Clock gives the time of an append. Default time.Now.
 	Clock func() time.Time
+	// Files is the file system of the journal. Default the operating system's.
+	Files Files
 	// Logger receives the server's messages. Required.
 	Logger *slog.Logger
+
+	bounds bounds // Other than default in tests.
 }
 
 func (c *Config) setDefaults() {
@@ -51,6 +55,10 @@ func (c *Config) setDefaults() {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
+	if c.Files == nil {
+		c.Files = osFiles{}
+	}
+	c.bounds.setDefaults()
 }
 
 // Validate reports everything that is wrong with c, joined.

@@ -14,16 +14,16 @@ import (
 )
 
 // schemaVersion is the version of the tables below. A file with a newer one is refused.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // schema is the log.
 //
 // blocks is the log itself in order of position: one row holds the frames of up
-// to 16 KiB of whole appends, since a row an event would cost more than the wire.
-// runs finds the events of a stream: one row an append, whose events lie one
-// after the other in one block. streams gives names a number, so that runs stays
-// small, and carries the limits that the stream's metadata set. Nothing but those
-// limits is ever updated, nothing is deleted.
+// to 20 KiB of whole appends, since a row an event would cost more than the wire.
+// runs finds the events of a stream: one row an append, whose events lie in one
+// block. streams gives names a number, so that runs stays small, and carries the
+// limits that the stream's metadata set. journal is one row: which records of the
+// journal count. What is in the tables never changes but for those limits.
 const schema = `
 CREATE TABLE streams (
 	sid        INTEGER PRIMARY KEY,
@@ -45,10 +45,21 @@ CREATE TABLE runs (
 	events    INTEGER NOT NULL,
 	created   INTEGER NOT NULL,
 	block     INTEGER NOT NULL,
-	at        INTEGER NOT NULL,
 	PRIMARY KEY (sid, first_rev)
 ) STRICT, WITHOUT ROWID;
+` + journalSchema
+
+const journalSchema = `
+CREATE TABLE journal (
+	salt   INTEGER NOT NULL,
+	folded INTEGER NOT NULL,
+	file   TEXT NOT NULL
+) STRICT;
+INSERT INTO journal (salt, folded, file) VALUES (0, 0, '');
 `
+
+// upgrade1 makes the tables of version 2 out of those of version 1.
+const upgrade1 = `ALTER TABLE runs DROP COLUMN at;` + journalSchema
 
 // database is the SQLite file: one connection that writes, a pool that reads.
 type database struct {
@@ -112,9 +123,12 @@ func (d *database) prepare(ctx context.Context) error {
 	case version > schemaVersion:
 		return fmt.Errorf("the file has schema version %d, this program knows %d: use the newer program", version, schemaVersion)
 	case version == 0:
-		return d.create(ctx)
+		return d.change(ctx, schema)
 	}
-	return d.check(ctx)
+	if err := d.check(ctx); err != nil || version == schemaVersion {
+		return err
+	}
+	return d.change(ctx, upgrade1)
 }
 
 // checkBytesMax is the size up to which the whole file is checked at open: some
@@ -142,12 +156,13 @@ func (d *database) check(ctx context.Context) error {
 	return nil
 }
 
-func (d *database) create(ctx context.Context) error {
+// change makes the tables of this version, in one transaction.
+func (d *database) change(ctx context.Context, statements string) error {
 	tx, err := d.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("make tables: %w", err)
 	}
-	if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil {
+	if _, err := tx.ExecContext(ctx, statements+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil {
 		return errors.Join(fmt.Errorf("make tables: %w", err), tx.Rollback())
 	}
 	if err := tx.Commit(); err != nil {
@@ -167,17 +182,4 @@ func (d *database) close() error {
 		errs = append(errs, fmt.Errorf("fold the log's WAL away: %w", err))
 	}
 	return errors.Join(append(errs, d.write.Close())...)
-}
-
-// syncFolder makes the names of new files in dir durable.
-func syncFolder(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("open data folder: %w", err)
-	}
-	defer f.Close() //nolint:errcheck // Opened for reading.
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync data folder: %w", err)
-	}
-	return nil
 }

@@ -1,25 +1,5 @@
 package eventstore
 
-import (
-	"context"
-	"database/sql"
-)
-
-// FailBeforeCommit lets commits fail with fn's error before anything is stored.
-// fn may use the writer's connection. nil ends it.
-func (s *Server) FailBeforeCommit(fn func(context.Context, *sql.Conn) error) {
-	s.writer.faults.Store(&faults{beforeCommit: fn})
-}
-
-// FailAfterCommit lets commits fail although everything is stored.
-func (s *Server) FailAfterCommit(fn func() error) { s.writer.faults.Store(&faults{afterCommit: fn}) }
-
-// BoundHeads keeps at most n stream heads in memory. Call it before any append.
-func (s *Server) BoundHeads(n int) { s.writer.heads.max = n }
-
-// Heads returns how many stream heads are in memory. Call it after Close.
-func (s *Server) Heads() int { return s.writer.heads.order.Len() }
-
 // Bounds of memory.
 const (
 	RecentBytesMax = recentBytesMax
@@ -29,9 +9,9 @@ const (
 
 // RecentBytes returns the bytes of blocks kept for live readers.
 func (s *Server) RecentBytes() int {
-	s.writer.recent.mu.RLock()
-	defer s.writer.recent.mu.RUnlock()
-	return s.writer.recent.bytes
+	s.store.recent.mu.RLock()
+	defer s.store.recent.mu.RUnlock()
+	return s.store.recent.bytes
 }
 
 // Proposed is an event before it has a place.

@@ -183,15 +183,15 @@ func frameAt(body []byte, off int) (frame, int, error) {
 		wire:    wire,
 	}
 	var ok1, ok2 bool
-	f.stream, ok1 = cut(wire, h[44:48])
-	f.typ, ok2 = cut(wire, h[48:52])
+	f.stream, ok1 = within(wire, h[44:48])
+	f.typ, ok2 = within(wire, h[48:52])
 	if !ok1 || !ok2 {
 		return frame{}, 0, fmt.Errorf("%w: a name outside of its frame at %d", errCorrupt, off)
 	}
 	return f, off + frameHeaderBytes + int(n), nil //nolint:gosec // n <= len(rest).
 }
 
-func cut(wire, place []byte) ([]byte, bool) {
+func within(wire, place []byte) ([]byte, bool) {
 	at, n := int(binary.BigEndian.Uint16(place)), int(binary.BigEndian.Uint16(place[2:]))
 	if at+n > len(wire) {
 		return nil, false
@@ -216,9 +216,26 @@ func (b *block) frames(into []frame) ([]frame, error) {
 	return into, nil
 }
 
-func (b *block) checksum() uint32 {
-	return crc32.Checksum(b.body, crc32.MakeTable(crc32.Castagnoli))
+// of returns the frames of run x of a stream, all of which must be in b.
+func (b *block) of(stream string, x run, into []frame) ([]frame, error) {
+	into = into[:0]
+	for off := 0; off < len(b.body) && len(into) < x.events; {
+		f, next, err := frameAt(b.body, off)
+		if err != nil {
+			return nil, fmt.Errorf("block at position %d: %w", b.first, err)
+		}
+		if f.rev == x.first+uint64(len(into)) && string(f.stream) == stream {
+			into = append(into, f)
+		}
+		off = next
+	}
+	if len(into) < x.events {
+		return nil, fmt.Errorf("block at position %d: %w: %d of the %d events from revision %d of %s", b.first, errCorrupt, len(into), x.events, x.first, stream)
+	}
+	return into, nil
 }
+
+func (b *block) checksum() uint32 { return crc32.Checksum(b.body, castagnoli()) }
 
 // revisionMax is the revision of a tombstone, EventStoreDB's own value.
 const revisionMax = math.MaxInt64

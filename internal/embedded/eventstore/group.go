@@ -61,11 +61,12 @@ type group struct {
 	w       *writer
 	heads   map[string]head // What this group changes, on top of the writer's.
 	asked   []asked
-	blocks  []*block
+	buf     []byte // Room for a record's header, then the frames.
+	cuts    []cut  // Where blocks begin in buf.
 	runs    []groupRun
-	streams []groupStream
+	events  int
+	streams []newStream
 	limits  map[int64]limits
-	bytes   int
 	last    uint64
 	created int64
 	lastSID int64
@@ -77,25 +78,49 @@ type asked struct {
 	pending bool // The result holds only if the group is committed.
 }
 
-type groupRun struct {
-	sid     int64
-	first   uint64
-	events  int
-	created int64
-	in      *block
-	at      int
+// cut is a block to be.
+type cut struct {
+	at          int
+	n           int
+	first, last uint64
 }
 
-type groupStream struct {
-	sid  int64
-	name string
+// groupRun is a run and the block that it will be in.
+type groupRun struct {
+	run
+
+	in int
 }
 
 func newGroup(w *writer) *group {
 	return &group{
 		w: w, heads: make(map[string]head), limits: make(map[int64]limits),
+		buf: append(w.scratch[:0], make([]byte, recordHeaderBytes)...), cuts: w.cuts[:0],
 		last: w.last, created: max(w.lastCreated, ticks(w.clock())), lastSID: w.lastSID,
 	}
+}
+
+// bytes is what the frames of g take.
+func (g *group) bytes() int { return len(g.buf) - recordHeaderBytes }
+
+// commit returns g as it is once record seq is durable. It shares no memory with g.
+func (g *group) commit(seq uint64) *commit {
+	c := &commit{seq: seq, heads: g.heads, streams: g.streams, limits: g.limits, blocks: make([]*block, len(g.cuts)), runs: make([]run, len(g.runs))}
+	body := slices.Clone(g.buf[recordHeaderBytes:])
+	for i, x := range g.cuts {
+		end := len(g.buf)
+		if i+1 < len(g.cuts) {
+			end = g.cuts[i+1].at
+		}
+		from, to := x.at-recordHeaderBytes, end-recordHeaderBytes
+		c.blocks[i] = &block{first: x.first, last: x.last, n: x.n, body: body[from:to:to]}
+	}
+	for i, x := range g.runs {
+		c.runs[i] = x.run
+		c.runs[i].in = c.blocks[x.in]
+	}
+	c.bytes = c.size()
+	return c
 }
 
 // decide adds r to the group. It returns false if r must wait until the group is
@@ -137,12 +162,12 @@ func (g *group) head(ctx context.Context, stream string) (head, error) {
 	if h, ok := g.w.heads.get(stream); ok {
 		return h, nil
 	}
-	h, err := loadHead(ctx, g.w.stmts.head, stream)
+	s, err := g.w.reader.stored(ctx, stream)
 	if err != nil {
 		return head{}, err
 	}
-	g.w.heads.put(stream, h)
-	return h, nil
+	g.w.heads.put(stream, s.head)
+	return s.head, nil
 }
 
 // maybeRepeat reports whether r could be an append that is already stored: only
@@ -267,20 +292,22 @@ func (g *group) trim(ctx context.Context, stream string, before uint64) (place, 
 // newest returns the data of the last event of a metadata stream, whether it is
 // on disk or in this group.
 func (g *group) newest(ctx context.Context, name string, h head) ([]byte, error) {
-	for _, b := range slices.Backward(g.blocks) {
-		frames, err := b.frames(nil)
+	var found *frame
+	for off := recordHeaderBytes; off < len(g.buf); {
+		f, next, err := frameAt(g.buf, off)
 		if err != nil {
 			return nil, err
 		}
-		for _, f := range slices.Backward(frames) {
-			if string(f.stream) == name {
-				return f.data()
-			}
+		if string(f.stream) == name {
+			found = &f
 		}
+		off = next
 	}
-	s := stream{head: h, high: h.last}
+	if found != nil {
+		return found.data()
+	}
 	var data []byte
-	err := g.w.reader.walk(ctx, s, h.last, true, func(f frame) (bool, error) {
+	err := g.w.reader.walk(ctx, g.w.stored(name, h), h.last, true, func(f frame) (bool, error) {
 		var err error
 		data, err = f.data()
 		return false, err
@@ -294,20 +321,15 @@ func (g *group) add(name string, h head, events []proposed) place {
 		h.sid = g.number(name)
 	}
 	b := g.block()
-	x := groupRun{sid: h.sid, first: h.next(), events: len(events), created: g.created, in: b, at: len(b.body)}
+	x := groupRun{run: run{sid: h.sid, stream: name, first: h.next(), events: len(events), created: g.created}, in: b}
 	at := place{stream: name, created: g.created}
 	for i := range events {
 		at.rev = h.next()
 		at.pos = g.last + uint64(frameHeaderBytes+events[i].sizeBytes()+len(name)) //nolint:gosec // A size: positions have gaps, as byte offsets do.
-		b.body = appendFrame(b.body, &events[i], at)
-		if b.n == 0 {
-			b.first = at.pos
-		}
-		b.n++
-		b.last, g.last = at.pos, at.pos
+		g.buf = appendFrame(g.buf, &events[i], at)
+		g.extend(b, at.pos)
 		h.last, h.exists = at.rev, true
 	}
-	g.bytes += len(b.body) - x.at
 	g.runs = append(g.runs, x)
 	g.heads[name] = h
 	if isMetaStream(name) {
@@ -317,18 +339,27 @@ func (g *group) add(name string, h head, events []proposed) place {
 }
 
 // block returns the block that takes the next append.
-func (g *group) block() *block {
-	if n := len(g.blocks); n > 0 && len(g.blocks[n-1].body) < blockBytes {
-		return g.blocks[n-1]
+func (g *group) block() int {
+	if n := len(g.cuts); n > 0 && len(g.buf)-g.cuts[n-1].at < blockBytes {
+		return n - 1
 	}
-	b := &block{}
-	g.blocks = append(g.blocks, b)
-	return b
+	g.cuts = append(g.cuts, cut{at: len(g.buf)})
+	return len(g.cuts) - 1
+}
+
+// extend counts the event at pos as the next one of block b.
+func (g *group) extend(b int, pos uint64) {
+	if g.cuts[b].n == 0 {
+		g.cuts[b].first = pos
+	}
+	g.cuts[b].n++
+	g.cuts[b].last, g.last = pos, pos
+	g.events++
 }
 
 func (g *group) number(name string) int64 {
 	g.lastSID++
-	g.streams = append(g.streams, groupStream{sid: g.lastSID, name: name})
+	g.streams = append(g.streams, newStream{sid: g.lastSID, name: name})
 	return g.lastSID
 }
 
@@ -353,7 +384,7 @@ func (g *group) limit(of string, l limits) {
 // them: then it is the same success again. If only the first of them do, r is a
 // conflict, whatever it expects.
 func (w *writer) repeated(ctx context.Context, r *request, h head) (result, bool, error) {
-	s := stream{head: h, high: h.last} // Stored is stored, hidden or not.
+	s := w.stored(r.stream, h)
 	var start uint64
 	switch r.expect.kind {
 	case expectExactly:
@@ -367,6 +398,12 @@ func (w *writer) repeated(ctx context.Context, r *request, h head) (result, bool
 		return w.find(ctx, s, r.events)
 	}
 	return w.standsAt(ctx, s, start, r.events)
+}
+
+// stored returns a stream with all that it holds, hidden or not.
+func (w *writer) stored(name string, h head) stream {
+	_, runs, _ := w.recent.stream(name)
+	return stream{head: h, name: name, runs: runs, high: h.last}
 }
 
 // standsAt reports whether the events of s from revision first on are these, or begin

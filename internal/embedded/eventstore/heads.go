@@ -70,9 +70,13 @@ FROM streams s WHERE s.name = ?`
 
 // loadHead reads the head of a stream.
 func loadHead(ctx context.Context, stmt *sql.Stmt, stream string) (head, error) {
+	return scanHead(stmt.QueryRowContext(ctx, stream))
+}
+
+func scanHead(row scanner) (head, error) {
 	var h head
 	var last sql.NullInt64
-	err := stmt.QueryRowContext(ctx, stream).Scan(&h.sid, &h.limits.maxCount, &h.limits.maxAgeS, &h.limits.trimBelow, &last)
+	err := row.Scan(&h.sid, &h.limits.maxCount, &h.limits.maxAgeS, &h.limits.trimBelow, &last)
 	if errors.Is(err, sql.ErrNoRows) {
 		return head{}, nil
 	}
@@ -121,9 +125,4 @@ func (c *headCache) put(stream string, h head) {
 		delete(c.byName, old.Value.(*cachedHead).stream) //nolint:errcheck,forcetypeassert // The list holds nothing else.
 		c.order.Remove(old)
 	}
-}
-
-func (c *headCache) clear() {
-	clear(c.byName)
-	c.order.Init()
 }

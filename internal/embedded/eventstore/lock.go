@@ -51,3 +51,13 @@ func (l *folderLock) sign() error {
 // release gives the folder back. The file stays: removing it would race with
 // another process that has just opened it.
 func (l *folderLock) release() error { return l.f.Close() }
+
+// inUse reports whether a process holds dir.
+func inUse(dir string) bool {
+	f, err := os.Open(filepath.Join(dir, "lock"))
+	if err != nil {
+		return false
+	}
+	defer f.Close() //nolint:errcheck // Nothing was written.
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}

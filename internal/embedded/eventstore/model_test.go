@@ -103,7 +103,9 @@ func (m *machine) restart() {
 	if m.stop != nil {
 		m.stop()
 	}
-	m.server, m.stop = open(m.t, eventstore.Config{Dir: m.dir})
+	cfg := eventstore.Config{Dir: m.dir}
+	small(&cfg)
+	m.server, m.stop = open(m.t, cfg)
 	m.client = dial(m.t, m.server)
 }
 
@@ -285,6 +287,11 @@ func TestServerBehavesAsTheModel(t *testing.T) {
 			"restart": func(t *rapid.T) {
 				if rapid.IntRange(0, 4).Draw(t, "rarely") == 0 {
 					m.restart()
+				}
+			},
+			"fold": func(t *rapid.T) {
+				if err := m.server.Fold(m.t.Context()); err != nil {
+					t.Fatal(err)
 				}
 			},
 			"": m.check,

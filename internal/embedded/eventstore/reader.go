@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -30,7 +31,7 @@ type reader struct {
 
 func newReader(ctx context.Context, db *sql.DB, r *recent, clock func() time.Time) (*reader, error) {
 	const columns = `SELECT first_pos, last_pos, events, crc32c, body FROM blocks `
-	const runColumns = `SELECT first_rev, events, created, block, at FROM runs `
+	const runColumns = `SELECT first_rev, events, created, block FROM runs `
 	rd := &reader{recent: r, clock: clock}
 	for stmt, query := range map[**sql.Stmt]string{
 		&rd.head:          headQuery,
@@ -72,6 +73,9 @@ func (r *reader) after(ctx context.Context, pos uint64) ([]*block, error) {
 // before returns blocks, newest first, that hold all events before pos down to
 // some earlier position.
 func (r *reader) before(ctx context.Context, pos uint64) ([]*block, error) {
+	if blocks := r.recent.below(pos); len(blocks) > 0 {
+		return blocks, nil
+	}
 	return fetchBlocks(ctx, r.backwards, pos)
 }
 
@@ -111,15 +115,7 @@ func scanBlock(row scanner) (*block, error) {
 
 func clampInt(v uint64) int64 { return int64(min(v, math.MaxInt64)) }
 
-// run is one append in a stream.
-type run struct {
-	first   uint64
-	events  int
-	created int64
-	block   uint64
-	at      int
-}
-
+// runs reads runs of one stream from the tables.
 func (r *reader) runs(ctx context.Context, stmt *sql.Stmt, args ...any) (runs []run, err error) {
 	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
@@ -128,7 +124,7 @@ func (r *reader) runs(ctx context.Context, stmt *sql.Stmt, args ...any) (runs []
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var x run
-		if err := rows.Scan(&x.first, &x.events, &x.created, &x.block, &x.at); err != nil {
+		if err := rows.Scan(&x.first, &x.events, &x.created, &x.block); err != nil {
 			return nil, fmt.Errorf("read stream: %w", err)
 		}
 		runs = append(runs, x)
@@ -142,118 +138,213 @@ func (r *reader) runs(ctx context.Context, stmt *sql.Stmt, args ...any) (runs []
 // stream is what a stream shows now: revisions from low to high, none if low > high.
 type stream struct {
 	head
+	name      string
+	runs      []run // Those that may not be in the tables, oldest first.
 	low, high uint64
 }
 
-// open reads the head of a stream and what its limits leave visible.
+// stored returns a stream with all that it holds, hidden or not.
+func (r *reader) stored(ctx context.Context, name string) (stream, error) {
+	// First what is not in the tables, then these: see recent.
+	h, runs, ok := r.recent.stream(name)
+	if !ok {
+		var err error
+		if h, err = loadHead(ctx, r.head, name); err != nil {
+			return stream{}, err
+		}
+	}
+	s := stream{head: h, name: name, runs: runs, high: h.last}
+	if !h.exists {
+		s.low = 1
+	}
+	return s, nil
+}
+
+// open returns a stream with what its limits leave visible.
 func (r *reader) open(ctx context.Context, name string) (stream, error) {
-	h, err := loadHead(ctx, r.head, name)
+	s, err := r.stored(ctx, name)
 	if err != nil {
 		return stream{}, err
 	}
-	s := stream{head: h, low: 1}
-	if !h.visible() {
+	if !s.visible() {
+		s.low, s.high = 1, 0
 		return s, nil
 	}
-	s.low, s.high = 0, h.last
-	if isMetaStream(name) && !h.limits.maxCount.Valid {
-		h.limits.maxCount = sql.NullInt64{Int64: 1, Valid: true}
+	limits := s.limits
+	if isMetaStream(name) && !limits.maxCount.Valid {
+		limits.maxCount = sql.NullInt64{Int64: 1, Valid: true}
 	}
-	if n := h.limits.maxCount; n.Valid && uint64(n.Int64) <= s.high { //nolint:gosec // Positive.
+	if n := limits.maxCount; n.Valid && uint64(n.Int64) <= s.high { //nolint:gosec // Positive.
 		s.low = s.high - uint64(n.Int64) + 1 //nolint:gosec // Positive.
 	}
-	if tb := h.limits.trimBelow; tb.Valid {
+	if tb := limits.trimBelow; tb.Valid {
 		s.low = max(s.low, uint64(tb.Int64)) //nolint:gosec // Positive.
 	}
-	if age := h.limits.maxAgeS; age.Valid {
-		since := ticks(r.clock()) - min(age.Int64, maxAgeCeilingS)*ticksPerSecond
-		var first uint64
-		switch err := r.runNewest.QueryRowContext(ctx, h.sid, since).Scan(&first); {
-		case errors.Is(err, sql.ErrNoRows):
-			s.low = s.high + 1
-		case err != nil:
-			return stream{}, fmt.Errorf("read age of stream: %w", err)
-		default:
-			s.low = max(s.low, first)
+	if age := limits.maxAgeS; age.Valid {
+		first, err := r.since(ctx, s, ticks(r.clock())-min(age.Int64, maxAgeCeilingS)*ticksPerSecond)
+		if err != nil {
+			return stream{}, err
 		}
+		s.low = max(s.low, first)
 	}
 	return s, nil
+}
+
+// since returns the first revision of s that is not older than created, or the one
+// after its last.
+func (r *reader) since(ctx context.Context, s stream, created int64) (uint64, error) {
+	var first uint64
+	err := r.runNewest.QueryRowContext(ctx, s.sid, created).Scan(&first)
+	if err == nil {
+		return first, nil
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("read age of stream: %w", err)
+	}
+	for _, x := range s.runs {
+		if x.created >= created {
+			return x.first, nil
+		}
+	}
+	return s.high + 1, nil
 }
 
 // walk calls yield for the visible events of s from revision from on, in the
 // given direction, until it returns false. It reads no further than s.high, so
 // the caller sees one state of the stream.
 func (r *reader) walk(ctx context.Context, s stream, from uint64, back bool, yield func(frame) (bool, error)) error {
+	w := &walker{reader: r, stream: s, back: back, yield: yield}
 	if back {
-		from = min(from, s.high)
-	} else {
-		from = max(from, s.low)
+		w.from = min(from, s.high)
+		return w.backwards(ctx)
 	}
-	var last *block
-	for from >= s.low && from <= s.high {
-		stmt := r.runsForwards
-		if back {
-			stmt = r.runsBackwards
-		}
-		runs, err := r.runs(ctx, stmt, s.sid, clampInt(from), chunkRuns)
-		if err != nil || len(runs) == 0 {
+	w.from = max(from, s.low)
+	return w.forwards(ctx)
+}
+
+// walker is one walk through a stream.
+type walker struct {
+	reader *reader
+	stream stream
+	back   bool
+	yield  func(frame) (bool, error)
+
+	from   uint64 // The next revision, in the direction of the walk.
+	last   *block // Read last.
+	frames []frame
+	ended  bool // By yield, or at the end.
+}
+
+// memory is the first revision whose run is at hand.
+func (w *walker) memory() uint64 {
+	if len(w.stream.runs) == 0 {
+		return math.MaxUint64
+	}
+	return w.stream.runs[0].first
+}
+
+func (w *walker) inside() bool {
+	return !w.ended && w.from >= w.stream.low && w.from <= w.stream.high
+}
+
+func (w *walker) forwards(ctx context.Context) error {
+	for w.inside() && w.from < w.memory() {
+		n, err := w.tables(ctx, w.reader.runsForwards, w.from)
+		if err != nil {
 			return err
 		}
-		for _, x := range runs {
-			if last, err = r.blockAt(ctx, last, x.block); err != nil {
-				return err
-			}
-			more, err := walkRun(last, x, s, from, back, yield)
-			if err != nil || !more {
-				return err
-			}
+		if n == 0 {
+			break
 		}
-		end := runs[len(runs)-1]
-		if back {
-			if end.first == 0 {
-				return nil
-			}
-			from = end.first - 1
-		} else {
-			from = end.first + uint64(end.events) //nolint:gosec // A count.
+	}
+	for _, x := range w.stream.runs {
+		if !w.inside() {
+			return nil
+		}
+		if x.end() <= w.from {
+			continue
+		}
+		if err := w.run(x, x.in); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func walkRun(b *block, x run, s stream, from uint64, back bool, yield func(frame) (bool, error)) (bool, error) {
-	frames := make([]frame, 0, x.events)
-	off := x.at
-	for range x.events {
-		f, next, err := frameAt(b.body, off)
-		if err != nil {
-			return false, fmt.Errorf("block at position %d: %w", b.first, err)
+func (w *walker) backwards(ctx context.Context) error {
+	for _, x := range slices.Backward(w.stream.runs) {
+		if !w.inside() {
+			return nil
 		}
-		off = next
-		if f.rev >= s.low && f.rev <= s.high && (back && f.rev <= from || !back && f.rev >= from) {
-			frames = append(frames, f)
+		if x.first > w.from {
+			continue
 		}
-	}
-	for i := range frames {
-		f := frames[i]
-		if back {
-			f = frames[len(frames)-1-i]
-		}
-		if more, err := yield(f); err != nil || !more {
-			return false, err
+		if err := w.run(x, x.in); err != nil {
+			return err
 		}
 	}
-	return true, nil
+	for w.inside() {
+		n, err := w.tables(ctx, w.reader.runsBackwards, w.from)
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+	return nil
 }
 
-func (r *reader) blockAt(ctx context.Context, last *block, first uint64) (*block, error) {
-	if last != nil && last.first == first {
-		return last, nil
+// tables walks the next runs that are in the tables, and returns how many.
+func (w *walker) tables(ctx context.Context, stmt *sql.Stmt, from uint64) (int, error) {
+	runs, err := w.reader.runs(ctx, stmt, w.stream.sid, clampInt(from), chunkRuns)
+	if err != nil {
+		return 0, err
 	}
-	if b := r.recent.holding(first); b != nil {
-		return b, nil
+	for _, x := range runs {
+		if !w.inside() {
+			break
+		}
+		if w.last == nil || w.last.first != x.block {
+			if w.last, err = scanBlock(w.reader.one.QueryRowContext(ctx, clampInt(x.block))); err != nil {
+				return 0, err
+			}
+		}
+		if err := w.run(x, w.last); err != nil {
+			return 0, err
+		}
 	}
-	return scanBlock(r.one.QueryRowContext(ctx, clampInt(first)))
+	return len(runs), nil
+}
+
+// run yields the events of x, which are in b.
+func (w *walker) run(x run, b *block) error {
+	var err error
+	if w.frames, err = b.of(w.stream.name, x, w.frames); err != nil {
+		return err
+	}
+	if w.back {
+		slices.Reverse(w.frames)
+	}
+	for _, f := range w.frames {
+		if f.rev < w.stream.low || f.rev > w.stream.high || w.back && f.rev > w.from || !w.back && f.rev < w.from {
+			continue
+		}
+		more, err := w.yield(f)
+		if err != nil {
+			return err
+		}
+		if !more {
+			w.ended = true
+			return nil
+		}
+	}
+	switch {
+	case !w.back:
+		w.from = x.end()
+	case x.first == 0:
+		w.ended = true
+	default:
+		w.from = x.first - 1
+	}
+	return nil
 }
 
 // event returns one visible event of a stream, or false.

@@ -29,9 +29,7 @@ const messageBytesMax = 17 << 20
 type Server struct {
 	cfg      Config
 	lock     *folderLock
-	db       *database
-	writer   *writer
-	reader   *reader
+	store    *store
 	listener net.Listener
 	grpc     *grpc.Server
 	served   chan error    // The result of Serve.
@@ -66,28 +64,21 @@ func (s *Server) open(ctx context.Context) error {
 	if s.lock, err = lockFolder(s.cfg.Dir); err != nil {
 		return err
 	}
-	if s.db, err = openDatabase(ctx, s.cfg.Dir); err != nil {
+	if s.store, err = openStore(ctx, s.cfg); err != nil {
 		return err
 	}
-	if s.writer, err = newWriter(ctx, s.db, s.cfg.Clock, s.cfg.Logger); err != nil {
-		return err
-	}
-	if s.reader, err = newReader(ctx, s.db.read, s.writer.recent, s.cfg.Clock); err != nil {
-		return err
-	}
-	s.writer.reader = s.reader
 	if s.listener, err = listen(ctx, s.cfg); err != nil {
 		return err
 	}
 	st := &streams{
-		writer: s.writer, reader: s.reader, recent: s.writer.recent,
+		writer: s.store.writer, reader: s.store.reader, recent: s.store.recent,
 		appendBytesMax: s.cfg.MaxAppendBytes, clock: s.cfg.Clock, closing: s.closing,
 	}
 	if users != nil {
-		st.access = &access{logins: newLogins(users), reader: s.reader}
+		st.access = &access{logins: newLogins(users), reader: s.store.reader}
 	}
 	s.grpc = s.newGRPC(st, options)
-	go s.writer.run(ctx)
+	s.store.start(ctx)
 	go func() { s.served <- s.grpc.Serve(s.listener) }()
 	return nil
 }
@@ -192,7 +183,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	if err := <-s.served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		errs = append(errs, fmt.Errorf("serve event store: %w", err))
 	}
-	errs = append(errs, s.writer.stop(), s.reader.close(), s.db.close(), s.lock.release())
+	errs = append(errs, s.store.close(ctx), s.lock.release())
 	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "event store closed", slog.String("address", s.Address()))
 	return errors.Join(errs...)
 }
@@ -203,14 +194,8 @@ func (s *Server) abandon() error {
 	if s.listener != nil {
 		errs = append(errs, s.listener.Close())
 	}
-	if s.reader != nil {
-		errs = append(errs, s.reader.close())
-	}
-	if s.writer != nil {
-		errs = append(errs, s.writer.release())
-	}
-	if s.db != nil {
-		errs = append(errs, s.db.close())
+	if s.store != nil {
+		errs = append(errs, s.store.abandon(context.Background()))
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.release())

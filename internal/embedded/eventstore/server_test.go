@@ -359,6 +359,11 @@ func TestSlowSubscriberIsServedFromTheFile(t *testing.T) {
 			t.Fatalf("append: %+v, %v", a, err)
 		}
 	}
+	for memory := int64(1); memory > 0; memory, _ = s.Unfolded() {
+		if err := s.Fold(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if got := s.RecentBytes(); got > eventstore.RecentBytesMax {
 		t.Errorf("%d bytes of blocks are in memory, at most %d", got, eventstore.RecentBytesMax)
 	}

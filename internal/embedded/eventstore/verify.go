@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"path/filepath"
 )
 
 // Report says what [Verify] looked at.
@@ -16,67 +15,139 @@ type Report struct {
 	Last uint64
 }
 
-// Verify reads the whole log in dir and checks what must always be true: every
-// block has its checksum, positions increase strictly and times do not go back,
-// each stream counts its revisions without a gap, and each event stands where the
-// stream says. The folder may be in use.
+// Verify reads the whole log in dir, tables and journal, and checks what must
+// always be true: every block and every record has its checksum, positions increase
+// strictly and times do not go back, each stream counts its revisions without a gap,
+// and each event stands where the stream says. Its error names the first place that
+// is wrong. The folder may be in use.
 func Verify(ctx context.Context, dir string) (_ Report, err error) {
-	db, err := openPool(filepath.Join(dir, "events.db"), 2, "query_only(1)", "busy_timeout(10000)")
+	view, err := openView(ctx, dir)
 	if err != nil {
 		return Report{}, err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	v := &verifier{db: db}
+	defer func() { err = errors.Join(err, view.close()) }()
+	v := &verifier{conn: view.conn, next: make(map[string]uint64)}
+	if err := v.check(ctx); err != nil {
+		return v.report, err
+	}
 	if err := v.blocks(ctx); err != nil {
 		return v.report, err
 	}
-	return v.report, v.runs(ctx)
+	if err := v.runs(ctx); err != nil {
+		return v.report, err
+	}
+	return v.report, v.records(ctx, view.records)
 }
 
 type verifier struct {
-	db     *sql.DB
+	conn   *sql.Conn
 	report Report
 
 	created int64
 	block   *block // The block read last.
 	sid     int64
 	name    string
-	next    uint64
+	rev     uint64 // The next one of the stream.
+	frames  []frame
 	inRuns  int
+	next    map[string]uint64 // Of the streams that the journal goes on with.
+}
+
+// check lets SQLite check the file.
+func (v *verifier) check(ctx context.Context) error {
+	var verdict string
+	if err := v.conn.QueryRowContext(ctx, `PRAGMA integrity_check(1)`).Scan(&verdict); err != nil {
+		return fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("%w: %s", errCorrupt, verdict)
+	}
+	return nil
 }
 
 func (v *verifier) blocks(ctx context.Context) (err error) {
-	rows, err := v.db.QueryContext(ctx, `SELECT first_pos, last_pos, events, crc32c, body FROM blocks ORDER BY first_pos`)
+	rows, err := v.conn.QueryContext(ctx, `SELECT first_pos, last_pos, events, crc32c, body FROM blocks ORDER BY first_pos`)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	var frames []frame
 	for rows.Next() {
 		b, err := scanBlock(rows)
 		if err != nil {
 			return err
 		}
-		if frames, err = b.frames(frames); err != nil {
+		if v.frames, err = b.frames(v.frames); err != nil {
 			return err
 		}
-		for _, f := range frames {
-			if f.pos <= v.report.Last || f.created < v.created {
-				return fmt.Errorf("%w: event at position %d after %d, created %d after %d", errCorrupt, f.pos, v.report.Last, f.created, v.created)
+		for _, f := range v.frames {
+			if err := v.frame(f); err != nil {
+				return err
 			}
-			v.report.Last, v.created = f.pos, f.created
-			v.report.Events++
 		}
-		if len(frames) == 0 || frames[0].pos != b.first || frames[len(frames)-1].pos != b.last {
+		if n := len(v.frames); n == 0 || v.frames[0].pos != b.first || v.frames[n-1].pos != b.last {
 			return fmt.Errorf("%w: the block at position %d does not hold what it says", errCorrupt, b.first)
 		}
 	}
 	return rows.Err()
 }
 
+// frame checks the next event of the log.
+func (v *verifier) frame(f frame) error {
+	if f.pos <= v.report.Last || f.created < v.created {
+		return fmt.Errorf("%w: event at position %d after %d, created %d after %d", errCorrupt, f.pos, v.report.Last, f.created, v.created)
+	}
+	v.report.Last, v.created = f.pos, f.created
+	v.report.Events++
+	return nil
+}
+
+// records checks what is in the journal alone.
+func (v *verifier) records(ctx context.Context, records []record) error {
+	for _, r := range records {
+		if r.after != max(v.report.Last, positionStart) {
+			return fmt.Errorf("%w: record %d of the journal follows position %d, but the log ends at %d", errCorrupt, r.seq, r.after, v.report.Last)
+		}
+		frames, err := (&block{first: r.after, n: r.events, body: r.body}).frames(v.frames)
+		if err != nil {
+			return fmt.Errorf("record %d of the journal: %w", r.seq, err)
+		}
+		v.frames = frames
+		for _, f := range frames {
+			if err := v.frame(f); err != nil {
+				return err
+			}
+			if err := v.follows(ctx, f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// follows checks that f, from the journal, is the next event of its stream.
+func (v *verifier) follows(ctx context.Context, f frame) error {
+	name := string(f.stream)
+	next, ok := v.next[name]
+	if !ok {
+		h, err := scanHead(v.conn.QueryRowContext(ctx, headQuery, name))
+		if err != nil {
+			return err
+		}
+		next = h.next()
+		if !h.exists {
+			v.report.Streams++
+		}
+	}
+	if f.rev != next && f.rev != revisionMax {
+		return fmt.Errorf("%w: stream %q goes on at revision %d (position %d) instead of %d", errCorrupt, name, f.rev, f.pos, next)
+	}
+	v.next[name] = f.rev + 1
+	return nil
+}
+
 func (v *verifier) runs(ctx context.Context) (err error) {
-	rows, err := v.db.QueryContext(ctx, `
-SELECT r.sid, COALESCE(s.name, ''), r.first_rev, r.events, r.created, r.block, r.at
+	rows, err := v.conn.QueryContext(ctx, `
+SELECT r.sid, COALESCE(s.name, ''), r.first_rev, r.events, r.created, r.block
 FROM runs r LEFT JOIN streams s USING (sid) ORDER BY r.sid, r.first_rev`)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
@@ -86,11 +157,11 @@ FROM runs r LEFT JOIN streams s USING (sid) ORDER BY r.sid, r.first_rev`)
 		var sid int64
 		var name string
 		var x run
-		if err := rows.Scan(&sid, &name, &x.first, &x.events, &x.created, &x.block, &x.at); err != nil {
+		if err := rows.Scan(&sid, &name, &x.first, &x.events, &x.created, &x.block); err != nil {
 			return fmt.Errorf("verify: %w", err)
 		}
 		if sid != v.sid {
-			v.sid, v.name, v.next = sid, name, 0
+			v.sid, v.name, v.rev = sid, name, 0
 			v.report.Streams++
 		}
 		if err := v.run(ctx, x); err != nil {
@@ -107,28 +178,26 @@ FROM runs r LEFT JOIN streams s USING (sid) ORDER BY r.sid, r.first_rev`)
 }
 
 func (v *verifier) run(ctx context.Context, x run) error {
-	if x.first != v.next && x.first != revisionMax {
-		return fmt.Errorf("%w: stream %q goes on at revision %d instead of %d", errCorrupt, v.name, x.first, v.next)
+	if x.first != v.rev && x.first != revisionMax {
+		return fmt.Errorf("%w: stream %q goes on at revision %d instead of %d", errCorrupt, v.name, x.first, v.rev)
 	}
 	if v.block == nil || v.block.first != x.block {
 		var err error
-		row := v.db.QueryRowContext(ctx, `SELECT first_pos, last_pos, events, crc32c, body FROM blocks WHERE first_pos = ?`, clampInt(x.block))
+		row := v.conn.QueryRowContext(ctx, `SELECT first_pos, last_pos, events, crc32c, body FROM blocks WHERE first_pos = ?`, clampInt(x.block))
 		if v.block, err = scanBlock(row); err != nil {
 			return err
 		}
 	}
-	off := x.at
-	for i := range x.events {
-		f, next, err := frameAt(v.block.body, off)
-		if err != nil {
-			return err
+	var err error
+	if v.frames, err = v.block.of(v.name, x, v.frames); err != nil {
+		return err
+	}
+	for _, f := range v.frames {
+		if f.created != x.created {
+			return fmt.Errorf("%w: stream %q has an event of another time at revision %d", errCorrupt, v.name, f.rev)
 		}
-		if string(f.stream) != v.name || f.rev != x.first+uint64(i) || f.created != x.created {
-			return fmt.Errorf("%w: stream %q has event %s@%d at revision %d", errCorrupt, v.name, f.stream, f.rev, x.first+uint64(i))
-		}
-		off = next
 	}
 	v.inRuns += x.events
-	v.next = x.first + uint64(x.events) //nolint:gosec // A count.
+	v.rev = x.end()
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 )
 
@@ -15,8 +14,10 @@ const (
 	groupMax = 512
 	// groupBytesMax bounds their bytes.
 	groupBytesMax = 8 << 20
-	// blockBytes is where the writer begins a new block: big enough that the row
-	// costs little, small enough that reading one event of it does.
+	// scratchBytesMax bounds what the writer keeps to make the next record in.
+	scratchBytesMax = 4 << 20
+	// blockBytes is where a new block begins: big enough that the row costs little,
+	// small enough that reading one event of it does.
 	blockBytes = 16 << 10
 	// headsMax bounds the stream heads kept in memory.
 	headsMax = 1 << 16
@@ -24,108 +25,63 @@ const (
 	positionStart = 1024
 )
 
-// errNotStored says that a commit failed and nothing of it is in the log.
-var errNotStored = errors.New("the commit failed, nothing was stored")
-
-// faults is where tests let a commit fail: before it, with nothing stored, or
-// after it, with everything stored and nobody told.
-type faults struct {
-	beforeCommit func(context.Context, *sql.Conn) error
-	afterCommit  func() error
-}
+// errNotStored says that a commit failed and nothing of it is in the log, now or
+// after any crash.
+var errNotStored = errors.New("nothing was stored")
 
 // writer is the one goroutine that changes the log. Appends that wait while it
-// commits share the next commit.
+// commits share the next commit. A commit is durable in the journal; the folder
+// moves it into the tables later.
 type writer struct {
-	db     *sql.DB
-	recent *recent
-	reader *reader
-	clock  func() time.Time
-	log    *slog.Logger
-	faults atomic.Pointer[faults]
+	recent  *recent
+	reader  *reader
+	journal *journal
+	folder  *folder
+	clock   func() time.Time
+	log     *slog.Logger
 
 	requests chan *request
 	stopped  chan struct{}
 
 	// All below belongs to the goroutine.
-	conn        *sql.Conn
-	stmts       writeStatements
 	heads       *headCache
 	last        uint64 // Position of the newest event, or positionStart.
-	shown       uint64 // The same, or 0 in an empty log.
 	lastCreated int64
 	lastSID     int64
-	doubtful    bool // The state above may be behind the file: reload it.
+	doubtful    bool // The journal could not be written, and is not begun anew yet.
+	scratch     []byte
+	cuts        []cut
 }
 
-type writeStatements struct{ head, stream, limits, block, run *sql.Stmt }
-
-// newWriter loads the end of the log and starts the goroutine.
-func newWriter(ctx context.Context, d *database, clock func() time.Time, log *slog.Logger) (*writer, error) {
-	w := &writer{
-		db: d.write, clock: clock, log: log,
-		requests: make(chan *request, groupMax), stopped: make(chan struct{}),
-		heads: newHeadCache(headsMax),
+// load reads the end of the log from the tables.
+func (w *writer) load(ctx context.Context, db *sql.DB) error {
+	w.last = positionStart
+	shown := uint64(0)
+	if err := db.QueryRowContext(ctx, `SELECT COALESCE(max(sid), 0) FROM streams`).Scan(&w.lastSID); err != nil {
+		return fmt.Errorf("read end of log: %w", err)
 	}
-	conn, err := d.write.Conn(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("connect writer: %w", err)
-	}
-	w.conn = conn
-	if err := w.prepare(ctx); err != nil {
-		return nil, errors.Join(err, w.release())
-	}
-	if err := w.reload(ctx); err != nil {
-		return nil, errors.Join(err, w.release())
-	}
-	w.recent = newRecent(w.shown)
-	return w, nil
-}
-
-func (w *writer) prepare(ctx context.Context) error {
-	for stmt, query := range map[**sql.Stmt]string{
-		&w.stmts.head:   headQuery,
-		&w.stmts.stream: `INSERT INTO streams (sid, name) VALUES (?, ?)`,
-		&w.stmts.limits: `UPDATE streams SET max_count = ?, max_age_s = ?, trim_below = ? WHERE sid = ?`,
-		&w.stmts.block:  `INSERT INTO blocks (first_pos, last_pos, events, crc32c, body) VALUES (?, ?, ?, ?, ?)`,
-		&w.stmts.run:    `INSERT INTO runs (sid, first_rev, events, created, block, at) VALUES (?, ?, ?, ?, ?, ?)`,
-	} {
-		var err error
-		if *stmt, err = w.conn.PrepareContext(ctx, query); err != nil {
-			return fmt.Errorf("prepare writes: %w", err)
+	b, err := scanBlock(db.QueryRowContext(ctx, `SELECT first_pos, last_pos, events, crc32c, body FROM blocks ORDER BY first_pos DESC LIMIT 1`))
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
+		return fmt.Errorf("read end of log: %w", err)
+	default:
+		frames, err := b.frames(nil)
+		if err != nil {
+			return fmt.Errorf("read end of log: %w", err)
 		}
+		if len(frames) == 0 {
+			return fmt.Errorf("read end of log: %w: an empty block", errCorrupt)
+		}
+		end := frames[len(frames)-1]
+		w.last, w.lastCreated, shown = end.pos, end.created, end.pos
 	}
-	return nil
-}
-
-// reload reads the end of the log and forgets everything else.
-func (w *writer) reload(ctx context.Context) error {
-	w.heads.clear()
-	w.last, w.shown, w.lastCreated = positionStart, 0, 0
-	if err := w.conn.QueryRowContext(ctx, `SELECT COALESCE(max(sid), 0) FROM streams`).Scan(&w.lastSID); err != nil {
-		return fmt.Errorf("read end of log: %w", err)
-	}
-	b, err := scanBlock(w.conn.QueryRowContext(ctx, `SELECT first_pos, last_pos, events, crc32c, body FROM blocks ORDER BY first_pos DESC LIMIT 1`))
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read end of log: %w", err)
-	}
-	frames, err := b.frames(nil)
-	if err != nil {
-		return fmt.Errorf("read end of log: %w", err)
-	}
-	if len(frames) == 0 {
-		return fmt.Errorf("read end of log: %w: an empty block", errCorrupt)
-	}
-	end := frames[len(frames)-1]
-	w.last, w.shown, w.lastCreated = end.pos, end.pos, end.created
+	w.recent = newRecent(shown)
 	return nil
 }
 
 // run serves requests until the channel is closed. It ends with everything
-// acknowledged on disk.
+// acknowledged durable.
 func (w *writer) run(ctx context.Context) {
 	defer close(w.stopped)
 	var first *request
@@ -143,8 +99,8 @@ func (w *writer) run(ctx context.Context) {
 // serve commits one group that begins with first. It returns a request that could
 // not be decided before this group is committed.
 func (w *writer) serve(ctx context.Context, first *request) *request {
-	if w.doubtful && !w.recover(ctx) {
-		first.answer(result{err: errNotStored})
+	if err := w.ready(ctx); err != nil {
+		first.answer(result{err: err})
 		return nil
 	}
 	g := newGroup(w)
@@ -155,7 +111,7 @@ func (w *writer) serve(ctx context.Context, first *request) *request {
 			break
 		}
 		r = nil
-		if len(g.asked) < groupMax && g.bytes < groupBytesMax {
+		if len(g.asked) < groupMax && g.bytes() < groupBytesMax {
 			select {
 			case r = <-w.requests: // nil once the channel is closed
 			default:
@@ -166,9 +122,23 @@ func (w *writer) serve(ctx context.Context, first *request) *request {
 	return carried
 }
 
+// ready returns nil when the journal can take a record and the folder is not too
+// far behind it.
+func (w *writer) ready(ctx context.Context) error {
+	if w.doubtful {
+		if err := w.begin(ctx); err != nil {
+			return fmt.Errorf("%w: %w", errNotStored, err)
+		}
+	}
+	if err := w.folder.room(ctx); err != nil {
+		return fmt.Errorf("%w: %w", errNotStored, err)
+	}
+	return nil
+}
+
 // finish commits g and answers everybody in it.
 func (w *writer) finish(ctx context.Context, g *group) {
-	if len(g.runs) > 0 || len(g.limits) > 0 {
+	if len(g.runs) > 0 {
 		if err := w.commit(ctx, g); err != nil {
 			w.log.ErrorContext(ctx, "commit failed", slog.Any("error", err), slog.Int("appends", len(g.asked)))
 			for i := range g.asked {
@@ -176,112 +146,63 @@ func (w *writer) finish(ctx context.Context, g *group) {
 					g.asked[i].result = result{err: err}
 				}
 			}
-			w.doubtful = true
-			w.recover(ctx)
-		} else {
-			w.adopt(g)
 		}
+	}
+	w.cuts = g.cuts
+	if w.scratch = g.buf; cap(w.scratch) > scratchBytesMax {
+		w.scratch = nil
 	}
 	for _, a := range g.asked {
 		a.request.answer(a.result)
 	}
 }
 
-// recover takes the file's word for what is stored, after a commit that failed.
-func (w *writer) recover(ctx context.Context) bool {
-	if err := w.reload(ctx); err != nil {
-		w.log.ErrorContext(ctx, "read end of log after a failed commit", slog.Any("error", err))
-		return false
+// commit makes g durable, then the writer's state, and shows it to readers. An
+// error that is errNotStored means that nothing of it is stored; after any other
+// the outcome is known only once the journal was begun anew or read back.
+func (w *writer) commit(ctx context.Context, g *group) error {
+	n, err := w.journal.write(ctx, g.buf, w.last, g.events)
+	if err == nil {
+		w.adopt(g, n)
+		return nil
 	}
-	w.recent.reset(w.shown)
-	w.doubtful = false
-	return true
+	if errors.Is(err, errNotStored) {
+		return err
+	}
+	// The record may be whole on disk or not. It is neither once the tables' file
+	// says that a new run of the journal counts.
+	w.doubtful = true
+	if again := w.begin(ctx); again != nil {
+		return errors.Join(err, again)
+	}
+	return fmt.Errorf("%w: %w", errNotStored, err)
 }
 
-// adopt makes a committed group the writer's state and shows it to readers.
-func (w *writer) adopt(g *group) {
+// adopt makes g, the journal's newest record of n bytes, the writer's state and
+// shows it to readers.
+func (w *writer) adopt(g *group, n int64) {
+	c := g.commit(w.journal.seq)
+	c.journal = n
 	for name, h := range g.heads {
 		w.heads.put(name, h)
 	}
 	w.last, w.lastCreated, w.lastSID = g.last, g.created, g.lastSID
-	w.recent.push(g.blocks)
+	w.recent.push(c)
+	w.folder.push(c)
 }
 
-// commit writes g in one transaction. An error that is errNotStored means that
-// the file is as before; after any other the outcome is not known.
-func (w *writer) commit(ctx context.Context, g *group) error {
-	tx, err := w.conn.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errNotStored, err)
+// begin begins the journal anew behind what was acknowledged.
+func (w *writer) begin(ctx context.Context) error {
+	if err := w.folder.begin(ctx); err != nil {
+		return fmt.Errorf("begin the journal anew: %w", err)
 	}
-	if err := w.insert(ctx, tx, g); err != nil {
-		if undo := tx.Rollback(); undo != nil && !errors.Is(undo, sql.ErrTxDone) {
-			err = errors.Join(err, undo)
-		}
-		return fmt.Errorf("%w: %w", errNotStored, err)
-	}
-	if err := tx.Commit(); err != nil {
-		err = fmt.Errorf("commit: %w", err)
-		// SQLite may leave the transaction open after a failed commit; database/sql
-		// does not, so close it by hand.
-		if _, undo := w.conn.ExecContext(ctx, `ROLLBACK`); undo == nil {
-			return fmt.Errorf("%w: %w", errNotStored, err)
-		}
-		return err
-	}
-	if f := w.faults.Load(); f != nil && f.afterCommit != nil {
-		return f.afterCommit()
-	}
-	return nil
-}
-
-func (w *writer) insert(ctx context.Context, tx *sql.Tx, g *group) error {
-	for _, s := range g.streams {
-		if _, err := tx.StmtContext(ctx, w.stmts.stream).ExecContext(ctx, s.sid, s.name); err != nil {
-			return fmt.Errorf("insert stream: %w", err)
-		}
-	}
-	block := tx.StmtContext(ctx, w.stmts.block)
-	for _, b := range g.blocks {
-		if _, err := block.ExecContext(ctx, clampInt(b.first), clampInt(b.last), b.n, int64(b.checksum()), b.body); err != nil {
-			return fmt.Errorf("insert block: %w", err)
-		}
-	}
-	insertRun := tx.StmtContext(ctx, w.stmts.run)
-	for _, x := range g.runs {
-		if _, err := insertRun.ExecContext(ctx, x.sid, clampInt(x.first), x.events, x.created, clampInt(x.in.first), x.at); err != nil {
-			return fmt.Errorf("insert run: %w", err)
-		}
-	}
-	for sid, l := range g.limits {
-		if _, err := tx.StmtContext(ctx, w.stmts.limits).ExecContext(ctx, l.maxCount, l.maxAgeS, l.trimBelow, sid); err != nil {
-			return fmt.Errorf("update limits: %w", err)
-		}
-	}
-	if f := w.faults.Load(); f != nil && f.beforeCommit != nil {
-		return f.beforeCommit(ctx, w.conn)
-	}
+	w.doubtful = false
 	return nil
 }
 
 // stop ends the goroutine once everything that was asked is answered. No request
 // may be sent any more.
-func (w *writer) stop() error {
+func (w *writer) stop() {
 	close(w.requests)
 	<-w.stopped
-	return w.release()
-}
-
-// release lets go of the connection.
-func (w *writer) release() error {
-	var errs []error
-	for _, stmt := range []*sql.Stmt{w.stmts.head, w.stmts.stream, w.stmts.limits, w.stmts.block, w.stmts.run} {
-		if stmt != nil {
-			errs = append(errs, stmt.Close())
-		}
-	}
-	if err := errors.Join(append(errs, w.conn.Close())...); err != nil {
-		return fmt.Errorf("close writer: %w", err)
-	}
-	return nil
 }
