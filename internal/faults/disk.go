@@ -35,12 +35,13 @@ type Disks struct {
 // NewDisks mounts disks in order. Where the system allows no user namespaces the error is
 // [ErrUnsupported].
 func NewDisks(ctx context.Context, disks ...Disk) (*Disks, error) {
-	script := "set -e\n"
+	var script strings.Builder
+	script.WriteString("set -e\n")
 	for _, d := range disks {
-		script += fmt.Sprintf("mkdir -p '%s'\nmount -t tmpfs -o size=%d,mode=0700 keytrail '%s'\n", d.Path, d.SizeBytes, d.Path)
+		fmt.Fprintf(&script, "mkdir -p '%s'\nmount -t tmpfs -o size=%d,mode=0700 keytrail '%s'\n", d.Path, d.SizeBytes, d.Path)
 	}
-	script += "echo mounted\nread -r _ || true\n"                                                          // Until the leash is let go.
-	cmd := exec.CommandContext(ctx, "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script) //nolint:gosec // A test's own words.
+	script.WriteString("echo mounted\nread -r _ || true\n") // Until the leash is let go.
+	cmd := exec.CommandContext(ctx, "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.String())
 	leash, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("disks: %w", err)
@@ -74,7 +75,7 @@ func (d *Disks) Path(path string) string {
 // Fill leaves so many bytes free on the disk that is mounted at path, and none more.
 func (d *Disks) Fill(path string, leaveBytes int64) error {
 	name := filepath.Join(d.Path(path), ballast)
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // Our own file.
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("fill disk: %w", err)
 	}

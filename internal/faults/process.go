@@ -20,14 +20,14 @@ func Children(pid int) ([]int, error) {
 	}
 	var out []int
 	for _, task := range tasks {
-		b, err := os.ReadFile(task) //nolint:gosec // The kernel's own.
+		b, err := os.ReadFile(task)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 			continue // The thread ended meanwhile.
 		}
 		if err != nil {
 			return nil, fmt.Errorf("children of %d: %w", pid, err)
 		}
-		for _, field := range bytes.Fields(b) {
+		for field := range bytes.FieldsSeq(b) {
 			child, err := strconv.Atoi(string(field))
 			if err != nil {
 				return nil, fmt.Errorf("children of %d: %w", pid, err)

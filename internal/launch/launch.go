@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +30,9 @@ type Config struct {
 	Log io.Writer
 	// Env is added to this process's environment.
 	Env []string
+	// Wrap is a command line that runs the server by replacing itself with it, such as
+	// nsenter's; empty for none.
+	Wrap []string
 }
 
 // Server is a running keytrail server. Its methods may be called from any goroutine.
@@ -42,7 +46,8 @@ type Server struct {
 // answers. If the server ends before that, the error holds the end of what it printed.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	args := append([]string{"serve", "--data", cfg.Data, "--listen", "127.0.0.1:0"}, cfg.Args...)
-	p, address, err := StartCommand(ctx, Command{Binary: cfg.Binary, Args: args, Mark: addressMark, Log: cfg.Log, Env: cfg.Env})
+	line := append(append(slices.Clone(cfg.Wrap), cfg.Binary), args...)
+	p, address, err := StartCommand(ctx, Command{Binary: line[0], Args: line[1:], Mark: addressMark, Log: cfg.Log, Env: cfg.Env})
 	if err != nil {
 		return nil, err
 	}

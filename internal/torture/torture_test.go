@@ -1,0 +1,68 @@
+package torture_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+)
+
+const (
+	// stepsPerEpisode keeps the log of an episode short: every step reads all of it.
+	stepsPerEpisode = 12
+	// killsShort is how many processes the short form kills, about.
+	killsShort = 6
+)
+
+// TestNothingAcknowledgedIsLostOrDoubledUnderFaults runs episodes until enough processes
+// were killed (KEYTRAIL_TORTURE_KILLS), and prints what was tried.
+//
+// KEYTRAIL_TORTURE_SEED repeats a run, KEYTRAIL_TORTURE_EPISODE one episode of it. What
+// the machine does in between is not repeated: a failure that needs the same moment may
+// take several runs.
+func TestNothingAcknowledgedIsLostOrDoubledUnderFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the whole program; run without -short")
+	}
+	kills := int(setting(t, "KEYTRAIL_TORTURE_KILLS", killsShort))
+	seed := uint64(setting(t, "KEYTRAIL_TORTURE_SEED", time.Now().UnixNano()))
+	t.Logf("KEYTRAIL_TORTURE_SEED=%d", seed)
+	total := newTable()
+	if only := setting(t, "KEYTRAIL_TORTURE_EPISODE", -1); only >= 0 {
+		pick(seed, int(only)).run(t, seed, int(only), stepsPerEpisode, false, total)
+	} else {
+		torture(t, seed, kills, total)
+	}
+	fmt.Fprintf(os.Stdout, "\nseed %d\n\n%s\n", seed, total)
+}
+
+// torture runs rounds of episodes, two at a time, until enough processes were killed.
+func torture(t *testing.T, seed uint64, kills int, total *table) {
+	t.Helper()
+	short := kills <= killsShort
+	for number := 0; total.killed() < kills && !t.Failed(); {
+		t.Run(fmt.Sprintf("round=%d", number/2), func(t *testing.T) {
+			for range 2 {
+				n := number
+				number++
+				t.Run(fmt.Sprintf("episode=%d", n), func(t *testing.T) {
+					t.Parallel()
+					steps := stepsPerEpisode
+					if short {
+						steps = 5
+					}
+					pick(seed, n).run(t, seed, n, steps, short, total)
+				})
+			}
+		})
+	}
+}
+
+// pick draws the arrangement of an episode.
+func pick(seed uint64, number int) arrangement {
+	all := arrangements()
+	return all[rand.New(rand.NewPCG(seed, uint64(number)^1<<63)).IntN(len(all))]
+}
+
+func arrangements() []arrangement { return []arrangement{one()} }
