@@ -42,8 +42,10 @@ bench: build ## measure: the log, commands, usage until queryable, search, repla
 	$(BIN) dev engine
 	$(GO) run ./scripts/bench -binary $(BIN)
 
-torture: build ## kill -9 the server and its engine at random while writing, then count (KILLS=30 SEED=…)
-	$(if $(SEED),KEYTRAIL_TORTURE_SEED=$(SEED)) KEYTRAIL_TORTURE_KILLS=$(or $(KILLS),30) $(GO) test -v -count=1 -timeout 60m -run TestNothingAcknowledged ./cmd/keytrail
+torture: build ## make every fault while writing, then count (KILLS=500 SEED=… EPISODE=…)
+	$(BIN) dev engine
+	$(if $(SEED),KEYTRAIL_TORTURE_SEED=$(SEED)) $(if $(EPISODE),KEYTRAIL_TORTURE_EPISODE=$(EPISODE)) KEYTRAIL_TORTURE_KILLS=$(or $(KILLS),500) \
+		$(GO) test -v -count=1 -timeout 4h -run UnderFaults ./internal/torture
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@for pkg in $$($(GO) list ./...); do \

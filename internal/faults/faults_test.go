@@ -239,8 +239,8 @@ func TestATracedProcessSeesTheFaultAndThenNone(t *testing.T) {
 	if got := ask(); got != "failed" {
 		t.Errorf("during the fault: %s", got)
 	}
-	if err := tr.Stop(); err != nil {
-		t.Fatal(err)
+	if spoilt, err := tr.Stop(); err != nil || spoilt != 1 {
+		t.Fatalf("%d calls were spoilt (%v), want 1", spoilt, err)
 	}
 	if got := ask(); got != "stored" {
 		t.Errorf("after the fault: %s", got)

@@ -2,10 +2,12 @@ package faults
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -19,6 +21,7 @@ const traceStartMax = 20 * time.Second
 // Trace is strace at work on a process: it makes the named system calls fail or wait.
 type Trace struct {
 	cmd  *exec.Cmd
+	out  string // The file that strace lists the spoilt calls in.
 	done chan struct{}
 	err  error // How strace ended; valid once done is closed.
 }
@@ -34,18 +37,25 @@ type Spoil struct {
 }
 
 // StartTrace attaches strace to pid and all its threads and returns once it holds them.
-// Every call to Stop, or the end of ctx, lets the process go on untouched.
+// Stop, or the end of ctx, lets the process go on untouched.
 func StartTrace(ctx context.Context, pid int, s Spoil) (*Trace, error) {
 	path, err := exec.LookPath("strace")
 	if err != nil {
 		return nil, fmt.Errorf("%w: strace is not installed: %w", ErrUnsupported, err)
 	}
+	out, err := os.CreateTemp("", "keytrail-trace-")
+	if err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
+	if err := out.Close(); err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
 	calls := strings.Join(s.Calls, ",")
-	args := []string{"-f", "-p", strconv.Itoa(pid), "-e", "trace=" + calls, "-e", "inject=" + calls + ":" + s.Inject, "-e", "signal=none", "-o", "/dev/null"}
+	args := []string{"-f", "-p", strconv.Itoa(pid), "-e", "trace=" + calls, "-e", "inject=" + calls + ":" + s.Inject, "-e", "signal=none", "-o", out.Name()}
 	for _, p := range s.Paths {
 		args = append(args, "-P", p)
 	}
-	t := &Trace{cmd: exec.CommandContext(ctx, path, args...), done: make(chan struct{})} //nolint:gosec // A test's own words.
+	t := &Trace{cmd: exec.CommandContext(ctx, path, args...), out: out.Name(), done: make(chan struct{})} //nolint:gosec // A test's own words.
 	// Killed, it would leave the process stopped: it must let go by itself.
 	t.cmd.Cancel = func() error { return t.cmd.Process.Signal(syscall.SIGINT) }
 	t.cmd.WaitDelay = traceStartMax
@@ -65,9 +75,11 @@ func StartTrace(ctx context.Context, pid int, s Spoil) (*Trace, error) {
 		if strings.Contains(line, "attached") {
 			return t, nil
 		}
-		return nil, errors.Join(fmt.Errorf("%w: strace says: %s", ErrUnsupported, line), t.Stop())
+		_, err = t.Stop()
+		return nil, errors.Join(fmt.Errorf("%w: strace says: %s", ErrUnsupported, line), err)
 	case <-late.C:
-		return nil, errors.Join(errors.New("trace: strace does not attach"), t.Stop())
+		_, err = t.Stop()
+		return nil, errors.Join(errors.New("trace: strace does not attach"), err)
 	}
 }
 
@@ -90,12 +102,16 @@ func (t *Trace) watch(stderr io.Reader, said chan<- string) {
 	close(t.done)
 }
 
-// Stop lets the process go and waits until strace has ended. A process that ended under
-// the trace is no error.
-func (t *Trace) Stop() error {
-	if err := t.cmd.Process.Signal(syscall.SIGINT); err != nil && !strings.Contains(err.Error(), "finished") {
-		return fmt.Errorf("stop trace: %w", err)
+// Stop lets the process go, waits until strace has ended, and says how many calls were
+// spoilt. A process that ended under the trace is no error.
+func (t *Trace) Stop() (spoilt int, err error) {
+	if err := t.cmd.Process.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return 0, fmt.Errorf("stop trace: %w", err)
 	}
 	<-t.done
-	return nil
+	list, err := os.ReadFile(t.out)
+	if err = errors.Join(err, os.Remove(t.out)); err != nil {
+		return 0, fmt.Errorf("stop trace: %w", err)
+	}
+	return bytes.Count(list, []byte("INJECTED")) + bytes.Count(list, []byte("DELAYED")), nil
 }

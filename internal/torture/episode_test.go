@@ -111,10 +111,15 @@ func (a arrangement) deck(short bool) []fault {
 func (e *episode) clients() []*client.Client {
 	var out []*client.Client
 	for _, n := range e.nodes {
-		out = append(out, n.api)
+		if !n.worker {
+			out = append(out, n.api)
+		}
 	}
 	return out
 }
+
+// node draws a node.
+func (e *episode) node() *node { return e.nodes[e.rng.IntN(len(e.nodes))] }
 
 // step lets the writers work, makes one fault, and checks everything.
 func (e *episode) step(ctx context.Context, n int, f fault) bool {
@@ -228,6 +233,7 @@ type table struct {
 	mu    sync.Mutex // Guards all below.
 	rows  map[string]*counts
 	kills int
+	calls int               // System calls that were made to fail or wait.
 	not   map[string]string // What this machine cannot do.
 }
 
@@ -241,6 +247,12 @@ func (t *table) enter(name string, kills int, c counts) {
 	}
 	t.rows[name].add(c)
 	t.kills += kills * c.steps
+}
+
+func (t *table) spoilt(calls int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.calls += calls
 }
 
 func (t *table) untried(name string, err error) {
@@ -276,7 +288,7 @@ func (t *table) String() string {
 		all.add(*t.rows[name])
 	}
 	row("all", all)
-	fmt.Fprintf(&b, "\n%d processes killed.\n", t.kills)
+	fmt.Fprintf(&b, "\n%d processes killed, %d system calls made to fail or wait.\n", t.kills, t.calls)
 	for name, why := range t.not {
 		fmt.Fprintf(&b, "\nNOT TRIED: %s: %s\n", name, why)
 	}

@@ -42,10 +42,11 @@ func one() arrangement {
 			{name: "slow clients", do: spoilClients(func(e *episode) faults.Link {
 				return faults.Link{Delay: e.between(10*time.Millisecond, 200*time.Millisecond)}
 			})},
-			{name: "EIO in the log's files", odds: 3, do: failCalls("error=EIO", logFiles)},
-			{name: "ENOSPC in the log's files", do: failCalls("error=ENOSPC", logFiles)},
+			{name: "EIO in the log's files", odds: 3, do: failCalls("error=EIO", logFiles, 200*time.Millisecond, 2*time.Second)},
+			{name: "EIO in the log's files for longer than callers wait", slow: true, do: failCalls("error=EIO", logFiles, 12*time.Second, 18*time.Second)},
+			{name: "ENOSPC in the log's files", do: failCalls("error=ENOSPC", logFiles, 200*time.Millisecond, 2*time.Second)},
 			{name: "slow disk under the log", odds: 2, do: slowCalls(logFiles)},
-			{name: "EIO in the engine's files", odds: 2, do: failCalls("error=EIO", engineFiles)},
+			{name: "EIO in the engine's files", odds: 2, do: failCalls("error=EIO", engineFiles, 200*time.Millisecond, 4*time.Second)},
 			{name: "slow disk under the engine", odds: 2, do: slowCalls(engineFiles)},
 			{name: "slow disk under the log, then killed", kills: 1, odds: 2, do: slowThenKill},
 		},
@@ -125,18 +126,20 @@ func (e *episode) jump() time.Duration {
 	return d
 }
 
+// jumpClock moves the clock of one node.
 func jumpClock(_ context.Context, e *episode) error {
+	clock := e.node().clock
 	for range 1 + e.rng.IntN(3) {
-		if err := e.clock.Set(e.jump()); err != nil {
+		if err := clock.Set(e.jump()); err != nil {
 			return err
 		}
 		pause(e.between(100*time.Millisecond, 800*time.Millisecond))
 	}
-	return e.clock.Set(0)
+	return clock.Set(0)
 }
 
 func jumpClockAndKill(ctx context.Context, e *episode) error {
-	if err := e.clock.Set(e.jump()); err != nil {
+	if err := e.nodes[0].clock.Set(e.jump()); err != nil {
 		return err
 	}
 	pause(e.between(50*time.Millisecond, 300*time.Millisecond))
@@ -144,7 +147,7 @@ func jumpClockAndKill(ctx context.Context, e *episode) error {
 		return err
 	}
 	pause(e.between(50*time.Millisecond, 300*time.Millisecond))
-	return e.clock.Set(0)
+	return e.nodes[0].clock.Set(0)
 }
 
 // expire checks that what ends at a time ends by the clock: when the clock has jumped past
@@ -173,7 +176,7 @@ func expire(ctx context.Context, e *episode) error {
 		offset time.Duration
 		good   bool
 	}{{"before the jump", 0, true}, {"two hours later", 2 * time.Hour, false}, {"back again", 0, true}, {"a minute back", -time.Minute, true}} {
-		if err := e.clock.Set(at.offset); err != nil {
+		if err := e.nodes[0].clock.Set(at.offset); err != nil {
 			return err
 		}
 		for what, secret := range map[string]string{"token": token.AccessToken, "key": k.APIKey} {
@@ -182,11 +185,11 @@ func expire(ctx context.Context, e *episode) error {
 				return fmt.Errorf("%s: %w", at.name, err)
 			}
 			if got != at.good {
-				return errors.Join(fmt.Errorf("%s, the %s is accepted: %t, want %t", at.name, what, got, at.good), e.clock.Set(0))
+				return errors.Join(fmt.Errorf("%s, the %s is accepted: %t, want %t", at.name, what, got, at.good), e.nodes[0].clock.Set(0))
 			}
 		}
 	}
-	return e.clock.Set(0)
+	return e.nodes[0].clock.Set(0)
 }
 
 // accepted reports whether the server takes secret as a credential.
@@ -256,7 +259,7 @@ func syncCalls() []string { return []string{"fsync", "fdatasync", "msync", "sync
 
 // failCalls makes a share of the calls fail for a while: all of them, or only syncs, or
 // one in some.
-func failCalls(errno string, of target) func(context.Context, *episode) error {
+func failCalls(errno string, of target, low, high time.Duration) func(context.Context, *episode) error {
 	return func(ctx context.Context, e *episode) error {
 		calls := writeCalls()
 		if e.rng.IntN(2) == 0 {
@@ -266,7 +269,7 @@ func failCalls(errno string, of target) func(context.Context, *episode) error {
 		if n := e.rng.IntN(4); n > 0 {
 			when = fmt.Sprintf(":when=%d+%d", 1+e.rng.IntN(5), n)
 		}
-		return e.spoil(ctx, of, calls, errno+when)
+		return e.spoil(ctx, of, calls, errno+when, e.between(low, high))
 	}
 }
 
@@ -274,12 +277,12 @@ func failCalls(errno string, of target) func(context.Context, *episode) error {
 func slowCalls(of target) func(context.Context, *episode) error {
 	return func(ctx context.Context, e *episode) error {
 		wait := e.between(20*time.Millisecond, 600*time.Millisecond)
-		return e.spoil(ctx, of, syncCalls(), fmt.Sprintf("delay_enter=%d", wait.Microseconds()))
+		return e.spoil(ctx, of, syncCalls(), fmt.Sprintf("delay_enter=%d", wait.Microseconds()), e.between(time.Second, 3*time.Second))
 	}
 }
 
 // spoil makes calls go wrong for a while.
-func (e *episode) spoil(ctx context.Context, of target, calls []string, inject string) error {
+func (e *episode) spoil(ctx context.Context, of target, calls []string, inject string, d time.Duration) error {
 	pid, paths, err := of(e)
 	if err != nil {
 		return err
@@ -289,8 +292,16 @@ func (e *episode) spoil(ctx context.Context, of target, calls []string, inject s
 	if err != nil {
 		return err
 	}
-	pause(e.between(200*time.Millisecond, 2*time.Second))
-	return tr.Stop()
+	pause(d)
+	return e.unspoil(tr)
+}
+
+// unspoil lets the process go.
+func (e *episode) unspoil(tr *faults.Trace) error {
+	spoilt, err := tr.Stop()
+	e.log.note("%d calls were spoilt", spoilt)
+	e.total.spoilt(spoilt)
+	return err
 }
 
 // slowThenKill kills the server while it waits for the disk: much is written that is
@@ -306,9 +317,9 @@ func slowThenKill(ctx context.Context, e *episode) error {
 	}
 	pause(e.between(50*time.Millisecond, 900*time.Millisecond))
 	if err := e.nodes[0].end(); err != nil {
-		return errors.Join(err, tr.Stop())
+		return errors.Join(err, e.unspoil(tr))
 	}
-	if err := tr.Stop(); err != nil {
+	if err := e.unspoil(tr); err != nil {
 		return err
 	}
 	return e.nodes[0].start(ctx)

@@ -1,11 +1,9 @@
 package torture_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +24,6 @@ const startMax = 2 * time.Minute
 type site struct {
 	dir   string // Of all that the episode writes.
 	data  string // The data folder, as the servers call it.
-	clock *faults.Clock
 	log   *logFile
 	disks *faults.Disks // nil without small disks.
 
@@ -41,7 +38,10 @@ type node struct {
 	data  string
 	args  []string
 	front *faults.Proxy
+	clock *faults.Clock
 	api   *client.Client // Through front.
+	// worker says that the node does not serve clients.
+	worker bool
 
 	mu     sync.Mutex // Guards all below.
 	srv    *launch.Server
@@ -76,7 +76,7 @@ func newSite() (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &site{dir: dir, data: filepath.Join(dir, "data"), clock: faults.NewClock(filepath.Join(dir, "clock")), log: &logFile{f: f}}, nil
+	return &site{dir: dir, data: filepath.Join(dir, "data"), log: &logFile{f: f}}, nil
 }
 
 // file is where this process finds a file of a server.
@@ -95,13 +95,13 @@ func (s *site) wrap() []string {
 	return nil
 }
 
-// addNode starts a server. Nodes of one site share the key store of the first.
+// addNode starts a server. Nodes of one site share one key store, the site's data folder.
 func (s *site) addNode(ctx context.Context, name, data string, args ...string) (*node, error) {
 	front, err := faults.NewProxy(ctx)
 	if err != nil {
 		return nil, err
 	}
-	n := &node{site: s, name: name, data: data, args: args, front: front}
+	n := &node{site: s, name: name, data: data, args: args, front: front, clock: faults.NewClock(filepath.Join(s.dir, "clock-"+name))}
 	s.nodes = append(s.nodes, n)
 	if err := n.start(ctx); err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (s *site) addNode(ctx context.Context, name, data string, args ...string) (
 }
 
 func (n *node) config() launch.Config {
-	return launch.Config{Binary: binary, Data: n.data, Args: n.args, Log: n.site.log, Env: []string{n.site.clock.Env()}, Wrap: n.site.wrap()}
+	return launch.Config{Binary: binary, Data: n.data, Args: n.args, Log: n.site.log, Env: []string{n.clock.Env()}, Wrap: n.site.wrap()}
 }
 
 // start starts the server and lets clients through to it.
@@ -266,9 +266,8 @@ type store struct {
 	mark string // Opens what it prints when it serves; its address follows.
 	link *faults.Proxy
 
-	mu   sync.Mutex // Guards all below.
-	cmd  *exec.Cmd
-	done chan error
+	mu   sync.Mutex // Guards proc.
+	proc *launch.Process
 }
 
 // addStore starts 'keytrail dev ARGS…', which prints mark and its address.
@@ -279,77 +278,45 @@ func (s *site) addStore(ctx context.Context, mark string, args ...string) (*stor
 	}
 	st := &store{site: s, args: append([]string{"dev"}, args...), mark: mark, link: link}
 	s.stores = append(s.stores, st)
-	return st, st.start()
+	return st, st.start(ctx)
 }
 
-func (st *store) start() error {
-	cmd := exec.Command(binary, st.args...)
-	cmd.Env = append(cmd.Environ(), st.site.clock.Env())
-	cmd.Stderr = st.site.log
-	out, err := cmd.StdoutPipe()
+func (st *store) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startMax)
+	defer cancel()
+	proc, address, err := launch.StartCommand(ctx, launch.Command{Binary: binary, Args: st.args, Mark: st.mark, Log: st.site.log})
 	if err != nil {
-		return err
+		return fmt.Errorf("start keytrail %s: %w", strings.Join(st.args, " "), err)
 	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	address, done := make(chan string, 1), make(chan error, 1)
-	go func() {
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			_, _ = io.WriteString(st.site.log, lines.Text()+"\n") // As in note.
-			if _, rest, ok := strings.Cut(lines.Text(), st.mark); ok {
-				select {
-				case address <- strings.Fields(rest)[0]:
-				default:
-				}
-			}
-		}
-		done <- errors.Join(lines.Err(), cmd.Wait())
-	}()
-	select {
-	case a := <-address:
-		network := "tcp"
-		if strings.HasPrefix(a, "/") {
-			network = "unix"
-		}
-		a, _, _ = strings.Cut(a, "?")
-		st.link.Target(network, a)
-	case err := <-done:
-		return fmt.Errorf("keytrail %s ended: %w", strings.Join(st.args, " "), err)
-	case <-time.After(startMax):
-		return errors.Join(fmt.Errorf("keytrail %s does not serve", strings.Join(st.args, " ")), cmd.Process.Kill())
-	}
+	address, _, _ = strings.Cut(address, "?")
+	st.link.Target("tcp", address)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.cmd, st.done = cmd, done
+	st.proc = proc
 	return nil
 }
 
-func (st *store) pid() int {
+func (st *store) process() *launch.Process {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.cmd.Process.Pid
+	return st.proc
 }
 
-// signal sends sig and, where that ends the process, waits for it.
-func (st *store) end(sig syscall.Signal) error {
-	if err := faults.Signal(sig, st.pid()); err != nil {
+// kill ends the store at once and starts it again after some time.
+func (st *store) kill(ctx context.Context, down time.Duration) error {
+	if err := st.process().Kill(); err != nil {
 		return err
 	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return <-st.done
-}
-
-// kill ends the store at once and starts it again.
-func (st *store) kill() error {
-	_ = st.end(syscall.SIGKILL) // How a killed process ends is known.
-	return st.start()
+	pause(down)
+	return st.start(ctx)
 }
 
 func (st *store) stop() error {
-	if err := st.end(syscall.SIGTERM); err != nil {
+	proc := st.process()
+	if proc == nil {
+		return nil // It never started.
+	}
+	if err := proc.Stop(); err != nil {
 		return fmt.Errorf("stop keytrail %s: %w", strings.Join(st.args, " "), err)
 	}
 	return nil

@@ -34,7 +34,9 @@ func TestNothingAcknowledgedIsLostOrDoubledUnderFaults(t *testing.T) {
 	} else {
 		torture(t, seed, kills, total)
 	}
-	fmt.Fprintf(os.Stdout, "\nseed %d\n\n%s\n", seed, total)
+	if _, err := fmt.Fprintf(os.Stdout, "\nseed %d\n\n%s\n", seed, total); err != nil {
+		t.Error(err)
+	}
 }
 
 // torture runs rounds of episodes, two at a time, until enough processes were killed.
@@ -65,4 +67,4 @@ func pick(seed uint64, number int) arrangement {
 	return all[rand.New(rand.NewPCG(seed, uint64(number)^1<<63)).IntN(len(all))]
 }
 
-func arrangements() []arrangement { return []arrangement{one()} }
+func arrangements() []arrangement { return []arrangement{one(), one(), disks(), disks(), several()} }

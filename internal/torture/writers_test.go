@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -381,10 +380,4 @@ func (w *writers) whoAmI(ctx context.Context) error {
 // all returns what every writer does; each runs until its context ends.
 func (w *writers) all() []func(context.Context, *rand.Rand) {
 	return []func(context.Context, *rand.Rand){w.importing, w.using, w.using, w.commanding, w.commanding, w.signingIn}
-}
-
-// drain reads what is left of r.
-func drain(r io.ReadCloser) error {
-	_, err := io.Copy(io.Discard, r)
-	return errors.Join(err, r.Close())
 }
