@@ -167,6 +167,7 @@ var allowed = map[string][]string{
 		"internal/client",
 		"internal/importclient",
 	},
+	"internal/torture": {},
 	"internal/usagebatch": {
 		"domain",
 		"github.com/klauspost/compress/zstd",

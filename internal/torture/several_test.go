@@ -21,9 +21,9 @@ const (
 // several is keytrail on three nodes, with both stores in processes of their own, every
 // connection behind a proxy. Each node has a clock of its own.
 func several() arrangement {
-	down := func(e *episode) faults.Link { return faults.Link{Refuse: true, Deaf: true} }
-	mute := func(e *episode) faults.Link { return faults.Link{Mute: true} }
-	deaf := func(e *episode) faults.Link { return faults.Link{Deaf: true} }
+	down := func(*episode) faults.Link { return faults.Link{Refuse: true, Deaf: true} }
+	mute := func(*episode) faults.Link { return faults.Link{Mute: true} }
+	deaf := func(*episode) faults.Link { return faults.Link{Deaf: true} }
 	slow := func(e *episode) faults.Link {
 		return faults.Link{Delay: e.between(5*time.Millisecond, 100*time.Millisecond)}
 	}
@@ -64,7 +64,7 @@ func several() arrangement {
 }
 
 func buildSeveral(ctx context.Context, s *site) error {
-	es, err := s.addStore(ctx, "event store on esdb://", "eventstore", "--data", filepath.Join(s.dir, "es"), "--listen", "127.0.0.1:0")
+	es, err := s.addStore(ctx, "event store on esdb://", "eventstore", "--data", filepath.Join(s.dir, "es"), "--listen", "127.0.0.1:0", "--insecure")
 	if err != nil {
 		return err
 	}

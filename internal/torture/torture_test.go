@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,9 +20,10 @@ const (
 // TestNothingAcknowledgedIsLostOrDoubledUnderFaults runs episodes until enough processes
 // were killed (KEYTRAIL_TORTURE_KILLS), and prints what was tried.
 //
-// KEYTRAIL_TORTURE_SEED repeats a run, KEYTRAIL_TORTURE_EPISODE one episode of it. What
-// the machine does in between is not repeated: a failure that needs the same moment may
-// take several runs.
+// KEYTRAIL_TORTURE_SEED repeats a run, KEYTRAIL_TORTURE_EPISODE one episode of it;
+// KEYTRAIL_TORTURE_ONLY limits it to arrangements and faults whose names hold that text.
+// What the machine does in between is not repeated: a failure that needs the same moment
+// may take several runs.
 func TestNothingAcknowledgedIsLostOrDoubledUnderFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the whole program; run without -short")
@@ -67,4 +70,17 @@ func pick(seed uint64, number int) arrangement {
 	return all[rand.New(rand.NewPCG(seed, uint64(number)^1<<63)).IntN(len(all))]
 }
 
-func arrangements() []arrangement { return []arrangement{one(), one(), disks(), disks(), several()} }
+// arrangements lists all that there are, each as often as it is to be drawn.
+func arrangements() []arrangement {
+	only := os.Getenv("KEYTRAIL_TORTURE_ONLY")
+	var out []arrangement
+	for _, a := range []arrangement{one(), one(), disks(), several()} {
+		if !strings.Contains(a.name, only) {
+			a.faults = slices.DeleteFunc(a.faults, func(f fault) bool { return !strings.Contains(f.name, only) })
+		}
+		if len(a.faults) > 0 {
+			out = append(out, a)
+		}
+	}
+	return out
+}
