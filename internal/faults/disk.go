@@ -33,7 +33,7 @@ type Disks struct {
 }
 
 // NewDisks mounts disks in order. Where the system allows no user namespaces the error is
-// [ErrUnsupported].
+// [ErrUnsupported]. They stay until Close, whatever becomes of ctx.
 func NewDisks(ctx context.Context, disks ...Disk) (*Disks, error) {
 	var script strings.Builder
 	script.WriteString("set -e\n")
@@ -41,7 +41,7 @@ func NewDisks(ctx context.Context, disks ...Disk) (*Disks, error) {
 		fmt.Fprintf(&script, "mkdir -p '%s'\nmount -t tmpfs -o size=%d,mode=0700 keytrail '%s'\n", d.Path, d.SizeBytes, d.Path)
 	}
 	script.WriteString("echo mounted\nread -r _ || true\n")                                                         // Until the leash is let go.
-	cmd := exec.CommandContext(ctx, "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.String()) //nolint:gosec // A test's own folders.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.String()) //nolint:gosec // A test's own folders.
 	leash, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("disks: %w", err)

@@ -13,12 +13,11 @@ import (
 const (
 	// stepsPerEpisode keeps the log of an episode short: every step reads all of it.
 	stepsPerEpisode = 12
-	// killsShort is how many processes the short form kills, about.
-	killsShort = 6
+	stepsShort      = 4
 )
 
 // TestNothingAcknowledgedIsLostOrDoubledUnderFaults runs episodes until enough processes
-// were killed (KEYTRAIL_TORTURE_KILLS), and prints what was tried.
+// were killed (KEYTRAIL_TORTURE_KILLS; 0 for the short form), and prints what was tried.
 //
 // KEYTRAIL_TORTURE_SEED repeats a run, KEYTRAIL_TORTURE_EPISODE one episode of it;
 // KEYTRAIL_TORTURE_ONLY limits it to arrangements and faults whose names hold that text.
@@ -28,40 +27,48 @@ func TestNothingAcknowledgedIsLostOrDoubledUnderFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the whole program; run without -short")
 	}
-	kills := int(setting(t, "KEYTRAIL_TORTURE_KILLS", killsShort))
+	kills := int(setting(t, "KEYTRAIL_TORTURE_KILLS", 0))
 	seed := uint64(setting(t, "KEYTRAIL_TORTURE_SEED", time.Now().UnixNano()))
 	t.Logf("KEYTRAIL_TORTURE_SEED=%d", seed)
 	total := newTable()
 	if only := setting(t, "KEYTRAIL_TORTURE_EPISODE", -1); only >= 0 {
 		pick(seed, int(only)).run(t, seed, int(only), stepsPerEpisode, false, total)
 	} else {
-		torture(t, seed, kills, total)
+		t.Run("all", func(t *testing.T) { torture(t, seed, kills, total) }) // Returns when those in parallel have ended, too.
 	}
 	if _, err := fmt.Fprintf(os.Stdout, "\nseed %d\n\n%s\n", seed, total); err != nil {
 		t.Error(err)
 	}
 }
 
-// torture runs rounds of episodes, two at a time, until enough processes were killed.
+// torture runs rounds of episodes, two at a time, until enough processes were killed. The
+// short form is one episode of each arrangement.
 func torture(t *testing.T, seed uint64, kills int, total *table) {
 	t.Helper()
-	short := kills <= killsShort
-	for number := 0; total.killed() < kills && !t.Failed(); {
+	if kills == 0 {
+		for n, a := range distinct(arrangements()) {
+			t.Run("arrangement="+a.name, func(t *testing.T) {
+				t.Parallel()
+				a.run(t, seed, n, stepsShort, true, total)
+			})
+		}
+		return
+	}
+	for number := 0; total.killed() < kills && !t.Failed(); number += 2 {
 		t.Run(fmt.Sprintf("round=%d", number/2), func(t *testing.T) {
-			for range 2 {
-				n := number
-				number++
+			for n := number; n < number+2; n++ {
 				t.Run(fmt.Sprintf("episode=%d", n), func(t *testing.T) {
 					t.Parallel()
-					steps := stepsPerEpisode
-					if short {
-						steps = 5
-					}
-					pick(seed, n).run(t, seed, n, steps, short, total)
+					pick(seed, n).run(t, seed, n, stepsPerEpisode, false, total)
 				})
 			}
 		})
 	}
+}
+
+// distinct leaves one of each arrangement.
+func distinct(all []arrangement) []arrangement {
+	return slices.CompactFunc(all, func(a, b arrangement) bool { return a.name == b.name })
 }
 
 // pick draws the arrangement of an episode.
