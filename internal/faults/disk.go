@@ -40,7 +40,7 @@ func NewDisks(ctx context.Context, disks ...Disk) (*Disks, error) {
 	for _, d := range disks {
 		fmt.Fprintf(&script, "mkdir -p '%s'\nmount -t tmpfs -o size=%d,mode=0700 keytrail '%s'\n", d.Path, d.SizeBytes, d.Path)
 	}
-	script.WriteString("echo mounted\nread -r _ || true\n")                                                         // Until the leash is let go.
+	script.WriteString("echo mounted\nread -r _ || true\n")                                                                                // Until the leash is let go.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.String()) //nolint:gosec // A test's own folders.
 	leash, err := cmd.StdinPipe()
 	if err != nil {
