@@ -11,7 +11,7 @@ import (
 // changing one changes the bounds of segments that are not sealed yet.
 const (
 	SegmentEventsMax   = 4096
-	SegmentBytesMax    = 64 << 20 // Of the events' data.
+	SegmentBytesMax    = 32 << 20 // Of the events' data.
 	SegmentAccountsMax = 2048
 )
 
