@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/eventlog"
@@ -24,6 +25,7 @@ type Seals struct {
 
 	mu       sync.Mutex // Guards what follows, during reads too.
 	next     eventlog.Expected
+	last     time.Time // Effective time of the last seal.
 	streams  map[string][]domain.UsageSegmentSealed
 	sealed   uint64
 	archived uint64
@@ -35,22 +37,22 @@ func NewSeals(log StreamReader) *Seals {
 	return &Seals{log: log, streams: map[string][]domain.UsageSegmentSealed{}}
 }
 
-// Refresh reads what was sealed since, and returns where the stream of seals ends.
-func (s *Seals) Refresh(ctx context.Context) (eventlog.Expected, error) {
+// Refresh reads what was sealed since.
+func (s *Seals) Refresh(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		events, err := s.log.ReadStream(ctx, domain.HorizonStream, s.next.Next(), sealsPage)
 		if err != nil {
-			return s.next, fmt.Errorf("read seals: %w", err)
+			return fmt.Errorf("read seals: %w", err)
 		}
 		for _, raw := range events {
 			if err := s.takeLocked(raw); err != nil {
-				return s.next, err
+				return err
 			}
 		}
 		if len(events) < sealsPage {
-			return s.next, nil
+			return nil
 		}
 	}
 }
@@ -76,13 +78,21 @@ func (s *Seals) takeLocked(raw eventlog.Raw) error {
 		return fmt.Errorf("read seals: %s@%d: %w", raw.Stream, raw.Revision, err)
 	}
 	s.streams[e.Stream] = append(have, e)
-	s.next = eventlog.Exactly(raw.Revision)
+	s.next, s.last = eventlog.Exactly(raw.Revision), rec.Meta.EffectiveAt
 	s.sealed++
 	if e.Archive != nil {
 		s.archived++
 		s.bytes += e.Archive.Bytes
 	}
 	return nil
+}
+
+// End returns where the stream of seals ended at the last Refresh, and when the last seal
+// was true.
+func (s *Seals) End() (eventlog.Expected, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.next, s.last
 }
 
 // Of returns the sealed segments of stream, in order, as of the last Refresh. The caller

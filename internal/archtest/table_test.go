@@ -54,6 +54,13 @@ var allowed = map[string][]string{
 		"github.com/klauspost/compress/zstd",
 		"golang.org/x/sync/errgroup",
 	},
+	"ingest/horizon": {
+		"domain",
+		"internal/archive",
+		"internal/eventlog",
+		"internal/usagebatch",
+		"github.com/prometheus/client_golang/prometheus",
+	},
 	"internal/apidoc": {
 		"github.com/gin-gonic/gin",
 		"github.com/swaggest/openapi-go",
