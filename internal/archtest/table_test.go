@@ -186,6 +186,7 @@ var allowed = map[string][]string{
 	},
 	"projections": {
 		"domain",
+		"internal/archive",
 		"internal/clickhouse",
 		"internal/eventlog",
 		"internal/usagebatch",
