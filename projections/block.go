@@ -179,17 +179,20 @@ type KeyRef struct {
 	Key     domain.KeyID
 }
 
-// changedKeys returns the keys that got a state in b, each with its earliest
-// effective time in milliseconds.
-func (b *block) changedKeys() map[KeyRef]int64 {
-	out := make(map[KeyRef]int64, len(b.states.keyID))
-	for i, id := range b.states.keyID {
-		account, _ := b.states.account.values[i].(string)
+// changedKeys returns the keys that got a state in b.
+func (b *block) changedKeys() map[KeyRef]KeyChange {
+	r := &b.states
+	out := make(map[KeyRef]KeyChange, len(r.keyID))
+	for i, id := range r.keyID {
+		account, _ := r.account.values[i].(string)
 		k := KeyRef{Account: domain.AccountID(account), Key: domain.KeyID(id)}
-		at := b.states.effectiveAt[i]
-		if old, ok := out[k]; !ok || at < old {
-			out[k] = at
+		c, known := out[k]
+		if at := r.effectiveAt[i]; !known || at < c.Since {
+			c.Since = at
 		}
+		c.Made = c.Made || r.made[i]
+		c.Ends = c.Ends || r.disabled[i] || r.deleted[i] || r.expiresAt[i] != nil
+		out[k] = c
 	}
 	return out
 }

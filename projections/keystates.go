@@ -1,5 +1,7 @@
 package projections
 
+import "example.com/keytrail/domain"
+
 const tableKeyStates = "key_states"
 
 // keyStateRows are the rows of table key_states: one for each key event.
@@ -10,6 +12,9 @@ type keyStateRows struct {
 	position, block                 []uint64
 	locked, disabled, deleted       []bool
 	expiresAt                       []*int64
+	// made says that the key was made here by the event: it has no earlier state. It is no
+	// column.
+	made []bool
 }
 
 func (r *keyStateRows) append(f *fact, block uint64) int {
@@ -33,6 +38,7 @@ func (r *keyStateRows) append(f *fact, block uint64) int {
 	r.deleted = append(r.deleted, s.Deleted)
 	r.expiresAt = append(r.expiresAt, wideMSPointer(s.ExpiresAt))
 	r.state = append(r.state, f.text)
+	r.made = append(r.made, rec.Revision == 0 && s.Kind != domain.KindExternal)
 	return 16*16 + len(s.Name) + len(f.text)
 }
 
@@ -68,4 +74,5 @@ func (r *keyStateRows) reset() {
 	r.effectiveAt, r.recordedAt = r.effectiveAt[:0], r.recordedAt[:0]
 	r.position, r.block = r.position[:0], r.block[:0]
 	r.locked, r.disabled, r.deleted = r.locked[:0], r.disabled[:0], r.deleted[:0]
+	r.made = r.made[:0]
 }

@@ -29,15 +29,29 @@ type Judgement struct {
 	// milliseconds.
 	Uses      bool
 	NewestUse int64
-	// Changed are the keys that got a state in the block, each with the earliest
-	// effective time of those, in milliseconds.
-	Changed map[KeyRef]int64
+	// Changed are the keys that got a state in the block.
+	Changed map[KeyRef]KeyChange
+}
+
+// KeyChange says what a block did to a key.
+type KeyChange struct {
+	// Since is the earliest effective time of the block's states, in milliseconds.
+	Since int64
+	// Made says that the key was made here in the block: it has no state of an earlier
+	// block.
+	Made bool
+	// Ends says that in some state of the block the key is disabled, deleted, or will
+	// expire.
+	Ends bool
 }
 
 // NewSink returns the [Sink] on store, whose schema must be [Schema].
 func NewSink(store *clickhouse.Store) Sink { return &storeSink{store: store} }
 
-type storeSink struct{ store *clickhouse.Store }
+type storeSink struct {
+	store *clickhouse.Store
+	sound soundKeys
+}
 
 // Insert implements [Sink].
 func (s *storeSink) Insert(ctx context.Context, rows Rows, token string) error {

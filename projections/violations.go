@@ -75,7 +75,8 @@ func (s *storeSink) Judge(ctx context.Context, j Judgement) error {
 			}
 		}
 	}
-	keys, err := s.changedSuspects(ctx, j)
+	doubtful := s.sound.doubtful(j)
+	keys, err := s.changedSuspects(ctx, j.Block, doubtful)
 	if err != nil {
 		return fmt.Errorf("judge the keys of block %d: %w", j.Block, err)
 	}
@@ -88,6 +89,7 @@ func (s *storeSink) Judge(ctx context.Context, j Judgement) error {
 			return fmt.Errorf("retract violations in block %d: %w", j.Block, err)
 		}
 	}
+	s.sound.judged(j, keys)
 	return nil
 }
 
@@ -108,11 +110,11 @@ func keysIn(keys []KeyRef) fragment {
 
 // sinceOf is the condition that a row of one of keys is not older than the earliest
 // change of that key.
-func sinceOf(keys []KeyRef, changed map[KeyRef]int64) fragment {
+func sinceOf(keys []KeyRef, changed map[KeyRef]KeyChange) fragment {
 	one := "(account_id = ? AND key_id = ? AND time >= fromUnixTimestamp64Milli(?, 'UTC'))"
 	f := fragment{text: "(" + strings.TrimSuffix(strings.Repeat(one+" OR ", len(keys)), " OR ") + ")"}
 	for _, k := range keys {
-		f.args = append(f.args, string(k.Account), string(k.Key), changed[k])
+		f.args = append(f.args, string(k.Account), string(k.Key), changed[k].Since)
 	}
 	return f
 }
@@ -136,16 +138,16 @@ func (s *storeSink) usedSuspects(ctx context.Context, j Judgement) ([]KeyRef, er
 	})
 }
 
-// changedSuspects returns the changed keys that were, are or will be invalid at some
+// changedSuspects returns those of changed that were, are or will be invalid at some
 // time. A key that never was has no violation to write or to retract.
-func (s *storeSink) changedSuspects(ctx context.Context, j Judgement) ([]KeyRef, error) {
+func (s *storeSink) changedSuspects(ctx context.Context, block uint64, changed []KeyRef) ([]KeyRef, error) {
 	var out []KeyRef
-	for chunk := range slices.Chunk(sortedKeys(j.Changed), 4*judgedKeysMax) {
+	for chunk := range slices.Chunk(changed, 4*judgedKeysMax) {
 		in := keysIn(chunk)
 		keys, err := s.suspects(ctx, clickhouse.Select{
 			Table: tableKeyStates, Scope: clickhouse.ScopeAll(), Distinct: true, Columns: []string{"account_id", "key_id"},
 			Where: []clickhouse.Cond{
-				clickhouse.Raw(in.text, in.args...), clickhouse.Le("block", j.Block),
+				clickhouse.Raw(in.text, in.args...), clickhouse.Le("block", block),
 				clickhouse.Raw("(disabled OR deleted OR isNotNull(expires_at))"),
 			},
 		})
@@ -230,20 +232,4 @@ func (s *storeSink) retract(ctx context.Context, block uint64, keys []KeyRef, si
 	args := append([]any{block}, in.args...)
 	args = append(append(args, since.args...), block)
 	return s.store.Exec(ctx, fmt.Sprintf(retractSQL, in.text+" AND "+since.text), args...)
-}
-
-// sortedKeys returns the keys of changed in order, so that a statement made again is
-// the same text.
-func sortedKeys(changed map[KeyRef]int64) []KeyRef {
-	keys := make([]KeyRef, 0, len(changed))
-	for k := range changed {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b KeyRef) int {
-		if c := strings.Compare(string(a.Account), string(b.Account)); c != 0 {
-			return c
-		}
-		return strings.Compare(string(a.Key), string(b.Key))
-	})
-	return keys
 }
