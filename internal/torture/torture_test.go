@@ -36,9 +36,7 @@ func TestNothingAcknowledgedIsLostOrDoubledUnderFaults(t *testing.T) {
 	} else {
 		t.Run("all", func(t *testing.T) { torture(t, seed, kills, total) }) // Returns when those in parallel have ended, too.
 	}
-	if _, err := fmt.Fprintf(os.Stdout, "\nseed %d\n\n%s\n", seed, total); err != nil {
-		t.Error(err)
-	}
+	total.print(t, seed)
 }
 
 // torture runs rounds of episodes, two at a time, until enough processes were killed. The
