@@ -150,7 +150,15 @@ var allowed = map[string][]string{
 		"github.com/google/go-cmp/cmp/cmpopts",
 		"github.com/google/uuid",
 	},
-	"internal/faults": {},
+	"internal/faults": {
+		"google.golang.org/grpc",
+		"google.golang.org/grpc/codes",
+		"google.golang.org/grpc/credentials/insecure",
+		"google.golang.org/grpc/keepalive",
+		"google.golang.org/grpc/mem",
+		"google.golang.org/grpc/metadata",
+		"google.golang.org/grpc/status",
+	},
 	"internal/filter": {
 		"domain",
 		"internal/clickhouse",
