@@ -3,6 +3,7 @@ package domain
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 )
@@ -113,14 +114,24 @@ type LegalHolds struct {
 
 // FoldLegalHolds returns the holds whose whole stream is history, in log order.
 func FoldLegalHolds(history []Recorded) LegalHolds {
-	h := LegalHolds{set: map[string]LegalHold{}, past: map[string]struct{}{}, cuts: map[string]UsageRangeCut{}}
+	var h LegalHolds
 	for _, rec := range history {
 		h.apply(rec)
 	}
 	return h
 }
 
+// Evolve returns h after rec; events that are no holds and no cuts change nothing.
+func (h LegalHolds) Evolve(rec Recorded) LegalHolds {
+	h.set, h.past, h.cuts = maps.Clone(h.set), maps.Clone(h.past), maps.Clone(h.cuts)
+	h.apply(rec)
+	return h
+}
+
 func (h *LegalHolds) apply(rec Recorded) {
+	if h.set == nil {
+		h.set, h.past, h.cuts = map[string]LegalHold{}, map[string]struct{}{}, map[string]UsageRangeCut{}
+	}
 	if rec.Meta.EffectiveAt.After(h.last) {
 		h.last = rec.Meta.EffectiveAt
 	}

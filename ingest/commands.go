@@ -58,6 +58,7 @@ type Commands struct {
 	keys     *folds[domain.Key] // Tips.
 	accounts *folds[domain.Account]
 	services *folds[domain.ServiceID]
+	holds    *folds[domain.LegalHolds]
 
 	mu      sync.Mutex // Guards written.
 	written map[domain.AccountID]uint64
@@ -69,6 +70,7 @@ func NewCommands(cfg CommandsConfig) *Commands {
 		cfg: cfg, written: map[domain.AccountID]uint64{},
 		keys:     newFolds(rememberedMax, domain.Key{}.Tip()),
 		accounts: newFolds(rememberedMax, domain.Account{}), services: newFolds(rememberedMax, domain.ServiceID{}),
+		holds: newFolds(1, domain.LegalHolds{}),
 	}
 }
 

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -17,6 +18,7 @@ const (
 	groupKeys     = "keys"
 	groupAccounts = "accounts and service IDs"
 	groupUploads  = "usage"
+	groupHorizon  = "horizon"
 )
 
 // The types of this file describe requests to readers of /openapi.json.
@@ -97,7 +99,7 @@ func (h *KeyAPI) PublicRoutes() apidoc.Table {
 
 // Routes returns the routes that need a credential: see [KeyAPI.Require].
 func (h *KeyAPI) Routes() apidoc.Table {
-	return append(h.keyRoutes(), h.accountRoutes()...)
+	return slices.Concat(h.keyRoutes(), h.accountRoutes(), h.holdRoutes())
 }
 
 func (h *KeyAPI) keyRoutes() apidoc.Table {

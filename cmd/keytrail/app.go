@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/keytrail/ingest"
+	"example.com/keytrail/ingest/horizon"
+	"example.com/keytrail/internal/archive"
 	"example.com/keytrail/internal/auth"
 	"example.com/keytrail/internal/httpx"
 	"example.com/keytrail/internal/keystore"
@@ -43,6 +45,7 @@ type serverConfig struct {
 	keystore      string // The folder of the key store; "" is the data folder.
 	masterKeyFile string
 	rules         string
+	horizon       horizonFlags
 }
 
 // keystoreDir is the folder that all nodes share: key store and administrator key.
@@ -79,6 +82,10 @@ type app struct {
 	importer  *ingest.Importer
 	tables    *projections.Node
 	detectors *detectors
+	classes   map[string]horizon.Class
+	seals     *archive.Seals
+	whole     *projections.ArchiveLog // The log with what was cut from it.
+	horizon   *horizon.Keeper
 	metrics   *prometheus.Registry
 	rules     []*detect.Rule
 
@@ -115,6 +122,9 @@ func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger
 	if err := a.buildHealth(); err != nil {
 		return nil, err
 	}
+	if err := a.buildArchives(); err != nil {
+		return nil, err
+	}
 	if err := a.buildProjections(ctx); err != nil {
 		return nil, err
 	}
@@ -126,7 +136,7 @@ func newApp(ctx context.Context, cfg serverConfig, ui progress, log *slog.Logger
 		return nil, err
 	}
 	a.detectors = newDetectors(a)
-	for _, build := range []func() error{a.buildIngest, a.buildHTTP} {
+	for _, build := range []func() error{a.buildIngest, a.buildHorizon, a.buildHTTP} {
 		if err := build(); err != nil {
 			return nil, err
 		}

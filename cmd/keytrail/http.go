@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -20,7 +21,7 @@ func (a *app) buildHTTP() error {
 		Commands: a.commands, Auth: a.auth, Directory: a.directory, Refusals: a.refusals, Uses: a.recorder,
 		Lister: tables, Waiter: waiter{a.tables}, Activity: tables, Now: a.now,
 	})
-	uploads, check := ingest.UploadRoutes(a.usage, a.importer), append(apidoc.Table{a.verifyRoute()}, a.generationRoutes()...)
+	uploads, check := ingest.UploadRoutes(a.usage, a.importer), slices.Concat(apidoc.Table{a.verifyRoute()}, a.generationRoutes(), a.horizonRoutes())
 	reads, err := query.New(query.Config{
 		Tables: answering{a.tables, a.tablesUp}, Projections: positions{a}, Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),

@@ -78,6 +78,7 @@ func (a *app) parts() []part {
 		{name: "ClickHouse", roles: both, run: a.tablesUp.Run},
 		{name: "outages", roles: both, run: a.outages.Run},
 		{name: "tables", roles: both, run: a.tables.Run, check: a.tablesReady},
+		{name: "horizon", roles: both, run: a.horizon.Run},
 		{name: "detector", roles: worker, run: a.detectors.run},
 	}
 }

@@ -59,6 +59,7 @@ DATA/admin.key (0600), or in the folder of --keystore. Without TLS in front of i
 	f.StringVar(&cfg.listen, "listen", "127.0.0.1:8080", "address to serve on; port 0 takes a free one")
 	f.StringVar(&cfg.keystore, "keystore", "", "folder with the key store and the administrator key, shared by all nodes (default: the data folder)")
 	f.StringVar(&cfg.masterKeyFile, "master-key-file", "", "file with the master key of the key store (default: master.key beside it, made at the first start)")
+	cfg.horizon.register(f)
 	f.StringVar(&cfg.rules, "rules", "", "folder with detection rules that add to or override the built-in ones")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&format, "log-format", "text", "text or json")

@@ -25,7 +25,7 @@ func (a *app) buildProjections(ctx context.Context) error {
 		return fmt.Errorf("projections: %w", err)
 	}
 	a.tables, err = projections.NewNode(projections.NodeConfig{
-		Log: projections.NewLog(a.stores.log), Open: a.stores.open, Worker: a.cfg.roles.has(roleWorker),
+		Log: a.whole, Open: a.stores.open, Worker: a.cfg.roles.has(roleWorker),
 		Holder: a.node + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: a.now, Metrics: metrics, Logger: a.log,
 	})
 	if err != nil {

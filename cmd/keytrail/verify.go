@@ -13,6 +13,7 @@ import (
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/apidoc"
+	"example.com/keytrail/internal/archive"
 	"example.com/keytrail/internal/auth"
 	"example.com/keytrail/internal/clickhouse"
 	"example.com/keytrail/internal/client"
@@ -52,7 +53,7 @@ func (a *app) verify(c *gin.Context) {
 		httpx.Fail(c, fmt.Errorf("lift the write deadline: %w", err))
 		return
 	}
-	report, err := projections.Verify(c.Request.Context(), projections.NewLog(a.stores.log), store, projections.VerifyOptions{Generation: live.Name})
+	report, err := projections.Verify(c.Request.Context(), a.whole, store, projections.VerifyOptions{Generation: live.Name})
 	if errors.Is(err, clickhouse.ErrUnavailable) || errors.Is(err, eventlog.ErrUnavailable) {
 		err = errors.Join(domain.Errorf(domain.Unavailable, "a store does not answer; try again"), err)
 	}
@@ -67,6 +68,7 @@ func newVerify() *cobra.Command {
 	cmd := &cobra.Command{Use: "verify", Short: "Check that nothing is missing, doubled or changed"}
 	r := &remote{}
 	var f storeFlags
+	var h horizonFlags
 	var offline bool
 	sub := &cobra.Command{
 		Use: "projections", Short: "Recount every table from the log and compare, row by row", Args: cobra.NoArgs,
@@ -80,7 +82,7 @@ Exit code 0: no differences. 2: differences, printed.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := func() (projections.Report, error) {
 				if offline {
-					return verifyOffline(cmd, f)
+					return verifyOffline(cmd, f, h)
 				}
 				return verifyRemote(cmd, r)
 			}()
@@ -92,6 +94,7 @@ Exit code 0: no differences. 2: differences, printed.`,
 	}
 	r.addTo(sub)
 	f.register(sub.Flags())
+	h.registerArchive(sub.Flags())
 	sub.Flags().BoolVar(&offline, "offline", false, "open the stores directly; no server may be using them")
 	cmd.AddCommand(sub)
 	return cmd
@@ -108,7 +111,7 @@ func verifyRemote(cmd *cobra.Command, r *remote) (projections.Report, error) {
 	return report, err
 }
 
-func verifyOffline(cmd *cobra.Command, f storeFlags) (report projections.Report, err error) {
+func verifyOffline(cmd *cobra.Command, f storeFlags, h horizonFlags) (report projections.Report, err error) {
 	log := quietLogger(cmd.ErrOrStderr())
 	ui := progress{cmd.ErrOrStderr()}
 	s, err := openStores(cmd.Context(), f, ui, log)
@@ -116,7 +119,12 @@ func verifyOffline(cmd *cobra.Command, f storeFlags) (report projections.Report,
 		return report, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	live, err := projections.LiveGeneration(cmd.Context(), projections.NewLog(s.log))
+	classes, err := h.classes(f.data)
+	if err != nil {
+		return report, err
+	}
+	whole := withArchives(projections.NewLog(s.log), archive.NewSeals(s.log), classes)
+	live, err := projections.LiveGeneration(cmd.Context(), whole)
 	if err != nil {
 		return report, err
 	}
@@ -127,7 +135,7 @@ func verifyOffline(cmd *cobra.Command, f storeFlags) (report projections.Report,
 	defer func() { err = errors.Join(err, tables.Close()) }()
 	update, done := ui.count("verifying")
 	defer done()
-	return projections.Verify(cmd.Context(), projections.NewLog(s.log), tables,
+	return projections.Verify(cmd.Context(), whole, tables,
 		projections.VerifyOptions{Generation: live, Progress: func(p projections.VerifyProgress) {
 			update(int64(p.Done), int64(max(p.Of, p.Done))) //nolint:gosec // Counts of blocks and keys.
 		}})

@@ -26,6 +26,9 @@ func OpenDir(path string) (*Dir, error) {
 	return &Dir{path: path}, nil
 }
 
+// At returns the folder at path, which is made when something is stored in it.
+func At(path string) *Dir { return &Dir{path: path} }
+
 // Path returns where the folder is.
 func (d *Dir) Path() string { return d.path }
 
@@ -43,6 +46,9 @@ func fileName(h Header, sum string) string {
 func (d *Dir) Store(h Header, events iter.Seq2[eventlog.Raw, error]) (domain.SegmentArchive, string, error) {
 	fail := func(err error) (domain.SegmentArchive, string, error) {
 		return domain.SegmentArchive{}, "", fmt.Errorf("archive segment %d of %s: %w", h.Segment, h.Stream, err)
+	}
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return fail(err)
 	}
 	f, err := os.CreateTemp(d.path, ".writing-*")
 	if err != nil {

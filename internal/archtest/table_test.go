@@ -10,7 +10,9 @@ var allowed = map[string][]string{
 	"cmd/keytrail": {
 		"domain",
 		"ingest",
+		"ingest/horizon",
 		"internal/apidoc",
+		"internal/archive",
 		"internal/auth",
 		"internal/clickhouse",
 		"internal/client",
