@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,13 +60,32 @@ const noFloor = ^uint64(0)
 // catchUp makes what this writer and each chunk know meet: every use of the slot is
 // either at or before the position up to which the usage table answered, or recent.
 func (w *slotWriter) catchUp(ctx context.Context, group []*chunk) error {
-	floor := noFloor
 	for _, c := range group {
 		if c.looked && w.synced && c.upTo < w.recent.floor {
 			if err := w.look(ctx, c); err != nil {
 				return err
 			}
 		}
+	}
+	err := w.meet(ctx, group)
+	if !errors.Is(err, errBehind) {
+		return err
+	}
+	// The usage table is too far behind to remember all since: the slot tells more.
+	for _, c := range group {
+		if c.looked && !c.ordered {
+			if err := w.scan(ctx, c); err != nil {
+				return err
+			}
+		}
+	}
+	return w.meet(ctx, group)
+}
+
+// meet makes the recent uses reach back to the position that each chunk of group knows.
+func (w *slotWriter) meet(ctx context.Context, group []*chunk) error {
+	floor := noFloor
+	for _, c := range group {
 		if c.looked {
 			floor = min(floor, c.upTo)
 		}
@@ -76,14 +96,14 @@ func (w *slotWriter) catchUp(ctx context.Context, group []*chunk) error {
 	return w.load(ctx, floor)
 }
 
-func errProjectionBehind() error {
-	return domain.Errorf(domain.Unavailable, "the usage table is too far behind the log, try again later").WithMessageCode("projection_behind")
-}
+// errBehind says that the usage table is so far behind that not all since can be remembered.
+var errBehind = domain.Errorf(domain.Unavailable, "the usage table is too far behind the log, try again later").WithMessageCode("projection_behind")
 
 // load reads the slot backwards: the headers of the last 7 days, and the ids of all
 // uses above floor.
 func (w *slotWriter) load(ctx context.Context, floor uint64) error {
 	now := w.now()
+	w.synced = false // Until all of it is known.
 	w.last, w.lastAt = eventlog.NoStream(), time.Time{}
 	w.batches, w.pruned = make(map[batchKey]*batchState), now
 	w.recent = recentUses{floor: floor}
@@ -107,8 +127,8 @@ func (w *slotWriter) load(ctx context.Context, floor uint64) error {
 				return err
 			}
 			groups = append(groups, group)
-			if ids += len(group.keys); ids > recentUsesMax {
-				return errProjectionBehind()
+			if ids += len(group.keys); ids > w.recentMax {
+				return errBehind
 			}
 		}
 		if len(page) < slotReadPage || page[len(page)-1].Revision == 0 {
@@ -138,8 +158,8 @@ func (w *slotWriter) follow(ctx context.Context) error {
 			}
 			w.recent.add(group.position, group.keys)
 		}
-		if w.recent.len() > recentUsesMax {
-			return errProjectionBehind()
+		if w.recent.len() > w.recentMax {
+			return errBehind
 		}
 		if len(page) < slotReadPage {
 			return nil

@@ -172,11 +172,8 @@ func (c *chunk) lookups() []*lookup {
 	return all
 }
 
-// look asks the usage table which of c's uses it holds.
-func (s *slots) look(ctx context.Context, c *chunk) error {
-	if s.known == nil {
-		return nil
-	}
+// ask asks the usage table which of c's uses it holds.
+func (s *slots) ask(ctx context.Context, c *chunk) error {
 	asked := c.lookups()
 	c.known, c.upTo, c.looked = make(map[useKey]struct{}), noFloor, len(asked) > 0
 	for _, q := range asked {

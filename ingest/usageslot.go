@@ -87,8 +87,12 @@ type slots struct {
 	now    func() time.Time
 	logger *slog.Logger
 
-	mu      sync.Mutex // Guards writers.
-	writers map[string]*slotWriter
+	recentMax int // Of a slot's ids that the usage table does not hold yet.
+
+	mu       sync.Mutex // Guards all below.
+	writers  map[string]*slotWriter
+	failed   bool // The usage table did not answer, when it was asked at failedAt.
+	failedAt time.Time
 }
 
 // slotOf returns the slot (0…63) of a caller or an account: FNV-1a modulo 64. It must
@@ -105,7 +109,7 @@ func (s *slots) writer(class, of string) *slotWriter {
 	defer s.mu.Unlock()
 	w, ok := s.writers[stream]
 	if !ok {
-		w = &slotWriter{slots: s, stream: stream, turn: make(chan struct{}, 1)}
+		w = &slotWriter{slots: s, stream: stream, turn: make(chan struct{}, 1), index: slotIndex{turn: make(chan struct{}, 1)}}
 		s.writers[stream] = w
 	}
 	return w
@@ -117,6 +121,7 @@ func (s *slots) writer(class, of string) *slotWriter {
 type slotWriter struct {
 	*slots
 	stream string
+	index  slotIndex // Has a turn of its own.
 
 	mu      sync.Mutex // Guards waiting.
 	waiting []*chunk
