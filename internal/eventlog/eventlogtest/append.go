@@ -3,7 +3,9 @@ package eventlogtest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
@@ -56,6 +58,18 @@ func (s *suite) wrongRevision(t *testing.T) {
 				t.Errorf("got %+v, want actual %s", wrong, test.actual)
 			}
 			s.wantStream(t, stream, 0, test.wants...)
+			// The server itself must refuse, and say where the stream is.
+			var raw esdb.ExpectedRevision = esdb.NoStream{}
+			if rev, ok := test.exp.Revision(); ok {
+				raw = esdb.Revision(rev)
+			}
+			actual := "'no_stream'"
+			if rev, ok := test.actual.Revision(); ok {
+				actual = fmt.Sprintf("'%d'", rev)
+			}
+			if _, err := s.server(t, stream, raw, event("new")); !hasCode(err, esdb.ErrorCodeWrongExpectedVersion) || !strings.Contains(err.Error(), "but got "+actual) {
+				t.Errorf("the client got %v, want that the stream is at %s", err, actual)
+			}
 		})
 	}
 }
