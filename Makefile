@@ -7,7 +7,7 @@ LISTEN ?= 127.0.0.1:8080
 LINT_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test short clientsuite lint fmt bench torture fuzz web clean
+.PHONY: help build run test short clientsuite mutants lint fmt bench torture fuzz web clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ short: build ## the tests without the race detector and without the long ones
 
 clientsuite: ## Kurrent's own client suite, unmodified, on the embedded event store (ports 2111 to 2115)
 	$(GO) run ./scripts/clientsuite
+
+mutants: ## put faults into the event store, one at a time, and demand that the tests see each (RUN=expression)
+	$(GO) run ./scripts/mutants $(if $(RUN),-run '$(RUN)')
 
 lint: ## the linters of .golangci.yml
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) run ./...

@@ -33,6 +33,10 @@ func redactKeyValues(b []byte) []byte {
 	}
 }
 
+// RedactKeyValues returns s with all that looks like a key value struck out: what is shown
+// to people of bytes that did not come through this package's codec.
+func RedactKeyValues(s []byte) []byte { return redactKeyValues(bytes.Clone(s)) }
+
 // LooksLikeKeyValue reports whether s holds a text that the log would strike out.
 func LooksLikeKeyValue(s string) bool {
 	return !bytes.Equal(redactKeyValues([]byte(s)), []byte(s))

@@ -20,8 +20,8 @@ func appendFaults() []mutant {
 	return []mutant{
 		one("expected revision not checked", "return h.exists && h.last == e.rev", "return true"),
 		one("NoStream not checked", "return !h.visible()\n", "return true\n"),
-		one("StreamExists not checked", "return h.visible() // Or", "return true // Or"),
-		one("StreamExists refuses a stream with metadata alone", "return meta.exists, err", "return false, err"),
+		one("StreamExists not checked", "return meta.exists, err", "return true, err"),
+		one("StreamExists refuses a stream with metadata alone", "return meta.exists, err", "return meta.exists && false, err"),
 		one("StreamExists takes a deleted stream", "r.expect.kind == expectExists && h.limits.softDeleted()", "false"),
 		one("idempotent retry not seen", "if r.op == opAppend && g.maybeRepeat(r, h) {", "if false && g.maybeRepeat(r, h) {"),
 		one("idempotent retry with any not seen", "return w.find(ctx, s, r.events)", "return result{}, false, nil"),
@@ -33,7 +33,7 @@ func appendFaults() []mutant {
 		one("an append over the limit is stored in part", "if sizeBytes > s.appendBytesMax {", "if false {"),
 		one("an append of many stores all but the last", "for i := range events {\n\t\tat.rev", "for i := range max(1, len(events)-1) {\n\t\tat.rev"),
 		one("event ids are made anew", "return proposed{id: id,", "id = newID()\n\treturn proposed{id: id,"),
-		one("content type is lost", `json: content == "application/json"`, "json: true"),
+		one("content type is lost", `json: content == "application/json"`, `json: content != ""`),
 		one("custom metadata is lost", "meta: m.GetCustomMetadata()", "meta: nil"),
 		one("a wrong revision names another actual one", "AppendResp_WrongExpectedVersion_CurrentRevision{CurrentRevision: h.last}", "AppendResp_WrongExpectedVersion_CurrentRevision{CurrentRevision: h.last + 1}"),
 		one("a wrong revision is answered as success", "case res.wrong:\n\t\treturn in.SendAndClose(wrongVersion(r.expect, res.current))", "case false:\n\t\treturn in.SendAndClose(wrongVersion(r.expect, res.current))"),
@@ -41,7 +41,7 @@ func appendFaults() []mutant {
 		one("delete ignores the expected revision", "if err := s.access.may(ctx, actDelete, name); err != nil {", "expect = expected{kind: expectAny}\n\tif err := s.access.may(ctx, actDelete, name); err != nil {"),
 		one("a tombstone is not final", "func (h head) tombstoned() bool { return h.exists && h.last == revisionMax }", "func (h head) tombstoned() bool { return false }"),
 		one("a tombstone says another reason", `"exception", "stream-deleted", "stream-name", stream)`, `"exception", "stream-gone", "stream-name", stream)`),
-		one("a tombstone does not reach the metadata", "return of.tombstoned(), err", "return false, err"),
+		one("a tombstone does not reach the metadata", "return of.tombstoned(), err", "return of.tombstoned() && false, err"),
 	}
 }
 

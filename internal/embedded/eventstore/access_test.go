@@ -173,6 +173,9 @@ func TestOnlyUsersOfTheFileAreServed(t *testing.T) {
 				if status.Code(err) != test.want {
 					t.Errorf("read: got %v, want %s", err, test.want)
 				}
+				if err := deeds()["batch append"].do(t.Context(), c, "kt.b"); status.Code(err) != test.want {
+					t.Errorf("batch append: got %v, want %s", err, test.want)
+				}
 			}
 		})
 	}

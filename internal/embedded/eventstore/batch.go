@@ -29,6 +29,11 @@ const (
 // more messages under a correlation id, answered one by one. An append that is refused
 // does not end the call.
 func (s *streams) BatchAppend(in api.Streams_BatchAppendServer) error {
+	if s.access != nil {
+		if _, err := s.access.caller(in.Context()); err != nil {
+			return err
+		}
+	}
 	b := &batch{
 		streams: s, in: in, open: map[[16]byte]*batchAppend{},
 		arrived: make(chan batchMessage), answers: make(chan *batchAppend, batchInFlightMax),
