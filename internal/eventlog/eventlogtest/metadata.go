@@ -181,6 +181,20 @@ func (s *suite) systemEvents(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("the log (-want +got):\n%s", d)
 	}
+	// A read of the log shows them, too: near its end, whoever else writes.
+	r, err := s.client.ReadAll(within(t), esdb.ReadAllOptions{From: esdb.End{}, Direction: esdb.Backwards}, 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	system := 0
+	for _, e := range readResolved(t, r) {
+		if o := e.OriginalEvent(); o.StreamID == "$$"+soft || o.StreamID == hard && o.EventType == "$streamDeleted" {
+			system++
+		}
+	}
+	if system != 3 {
+		t.Errorf("a read of the log shows %d of 3 system events", system)
+	}
 }
 
 // rawStream subscribes to one stream with the unmodified client.

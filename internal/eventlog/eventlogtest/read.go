@@ -58,6 +58,22 @@ func (s *suite) readStream(t *testing.T) {
 	if got := s.mustRead(t, missing); len(got) != 0 {
 		t.Errorf("a missing stream has %d events", len(got))
 	}
+	raw := func(stream string, from esdb.StreamPosition) error {
+		t.Helper()
+		r, err := s.client.ReadStream(within(t), stream, esdb.ReadStreamOptions{From: from}, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		_, err = r.Recv()
+		return err
+	}
+	if err := raw(missing, esdb.Start{}); !hasCode(err, esdb.ErrorCodeResourceNotFound) {
+		t.Errorf("a missing stream: the client got %v, want that it is not found", err)
+	}
+	if err := raw(stream, esdb.End{}); !errors.Is(err, io.EOF) {
+		t.Errorf("forwards from the end: the client got %v, want nothing", err)
+	}
 	if _, ok, err := s.log.Last(within(t), missing); ok || err != nil {
 		t.Errorf("last of a missing stream: got %t, %v", ok, err)
 	}
