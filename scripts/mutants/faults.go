@@ -20,7 +20,7 @@ func appendFaults() []mutant {
 	return []mutant{
 		one("expected revision not checked", "return h.exists && h.last == e.rev", "return true"),
 		one("NoStream not checked", "return !h.visible()\n", "return true\n"),
-		one("StreamExists not checked", "return meta.exists, err", "return true, err"),
+		one("StreamExists not checked", "return meta.exists, err", "return meta.exists || true, err"),
 		one("StreamExists refuses a stream with metadata alone", "return meta.exists, err", "return meta.exists && false, err"),
 		one("StreamExists takes a deleted stream", "r.expect.kind == expectExists && h.limits.softDeleted()", "false"),
 		one("idempotent retry not seen", "if r.op == opAppend && g.maybeRepeat(r, h) {", "if false && g.maybeRepeat(r, h) {"),

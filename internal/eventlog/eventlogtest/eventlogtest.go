@@ -73,6 +73,7 @@ func Run(t *testing.T, target Target) {
 		{"ids are kept as they were given", (*suite).idsKept},
 		{"positions increase with gaps and times do not go back", (*suite).positions},
 		{"streams are read both ways, inclusively", (*suite).readStream},
+		{"a stream that is missing is not one that is empty", (*suite).readEdges},
 		{"the log is read forwards inclusively and backwards exclusively", (*suite).readAll},
 		{"the head is the newest event of the prefixes", (*suite).head},
 		{"an append over the limit is refused whole", (*suite).tooLarge},

@@ -58,6 +58,17 @@ func (s *suite) readStream(t *testing.T) {
 	if got := s.mustRead(t, missing); len(got) != 0 {
 		t.Errorf("a missing stream has %d events", len(got))
 	}
+	if _, ok, err := s.log.Last(within(t), missing); ok || err != nil {
+		t.Errorf("last of a missing stream: got %t, %v", ok, err)
+	}
+	if last, ok, err := s.log.Last(within(t), stream); !ok || err != nil || last.Revision != 1199 {
+		t.Errorf("last: got revision %d, %t, %v", last.Revision, ok, err)
+	}
+}
+
+func (s *suite) readEdges(t *testing.T) {
+	stream, missing := name(t), name(t)
+	s.mustAppend(t, stream, eventlog.NoStream(), events(2)...)
 	raw := func(stream string, from esdb.StreamPosition) error {
 		t.Helper()
 		r, err := s.client.ReadStream(within(t), stream, esdb.ReadStreamOptions{From: from}, 10)
@@ -73,12 +84,6 @@ func (s *suite) readStream(t *testing.T) {
 	}
 	if err := raw(stream, esdb.End{}); !errors.Is(err, io.EOF) {
 		t.Errorf("forwards from the end: the client got %v, want nothing", err)
-	}
-	if _, ok, err := s.log.Last(within(t), missing); ok || err != nil {
-		t.Errorf("last of a missing stream: got %t, %v", ok, err)
-	}
-	if last, ok, err := s.log.Last(within(t), stream); !ok || err != nil || last.Revision != 1199 {
-		t.Errorf("last: got revision %d, %t, %v", last.Revision, ok, err)
 	}
 }
 
