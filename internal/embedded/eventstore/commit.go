@@ -11,6 +11,8 @@ type commit struct {
 	streams []newStream
 	// limits are the streams whose limits it set.
 	limits map[int64]limits
+	// begins are the revisions at which streams begin that were restored scavenged.
+	begins map[int64]uint64
 	// bytes is what it holds in memory, journal what it takes there.
 	bytes, journal int64
 }

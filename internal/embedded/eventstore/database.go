@@ -9,28 +9,34 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	_ "modernc.org/sqlite" // The driver named "sqlite".
 )
 
+// databaseFile is the name of the tables' file in the data folder.
+const databaseFile = "events.db"
+
 // schemaVersion is the version of the tables below. A file with a newer one is refused.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // schema is the log.
 //
 // blocks is the log itself in order of position: one row holds the frames of up
 // to 20 KiB of whole appends, since a row an event would cost more than the wire.
-// runs finds the events of a stream: one row an append, whose events lie in one
-// block. streams gives names a number, so that runs stays small, and carries the
-// limits that the stream's metadata set. journal is one row: which records of the
-// journal count. What is in the tables never changes but for those limits.
+// runs finds the events of a stream: one row for consecutive revisions in one block,
+// with the time of the last of them. streams gives names a number, so that runs stays
+// small, and carries the limits that the stream's metadata set and the revision below
+// which its events may have been scavenged. journal is one row: which records of the
+// journal count. Nothing but scavenging removes an event.
 const schema = `
 CREATE TABLE streams (
 	sid        INTEGER PRIMARY KEY,
 	name       TEXT NOT NULL UNIQUE,
 	max_count  INTEGER,
 	max_age_s  INTEGER,
-	trim_below INTEGER
+	trim_below INTEGER,
+	cut_below  INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE blocks (
 	first_pos INTEGER PRIMARY KEY,
@@ -58,8 +64,13 @@ CREATE TABLE journal (
 INSERT INTO journal (salt, folded, file) VALUES (0, 0, '');
 `
 
-// upgrade1 makes the tables of version 2 out of those of version 1.
-const upgrade1 = `ALTER TABLE runs DROP COLUMN at;` + journalSchema
+// upgrades returns what makes the tables of each version out of those of the one before.
+func upgrades() []string {
+	return []string{
+		1: `ALTER TABLE runs DROP COLUMN at;` + journalSchema,
+		2: `ALTER TABLE streams ADD COLUMN cut_below INTEGER NOT NULL DEFAULT 0;`,
+	}
+}
 
 // database is the SQLite file: one connection that writes, a pool that reads.
 type database struct {
@@ -70,7 +81,7 @@ type database struct {
 // openDatabase opens or makes the file in dir and checks that it is whole enough
 // to be used.
 func openDatabase(ctx context.Context, dir string) (_ *database, err error) {
-	path := filepath.Join(dir, "events.db")
+	path := filepath.Join(dir, databaseFile)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite would make it readable for all.
 	if err != nil {
 		return nil, fmt.Errorf("open event log: %w", err)
@@ -128,7 +139,7 @@ func (d *database) prepare(ctx context.Context) error {
 	if err := d.check(ctx); err != nil || version == schemaVersion {
 		return err
 	}
-	return d.change(ctx, upgrade1)
+	return d.change(ctx, strings.Join(upgrades()[version:], "\n"))
 }
 
 // checkBytesMax is the size up to which the whole file is checked at open: some

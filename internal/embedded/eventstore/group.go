@@ -67,6 +67,7 @@ type group struct {
 	events  int
 	streams []newStream
 	limits  map[int64]limits
+	begins  map[int64]uint64 // Where streams begin whose beginning was scavenged.
 	last    uint64
 	created int64
 	lastSID int64
@@ -94,7 +95,7 @@ type groupRun struct {
 
 func newGroup(w *writer) *group {
 	return &group{
-		w: w, heads: make(map[string]head), limits: make(map[int64]limits),
+		w: w, heads: make(map[string]head), limits: make(map[int64]limits), begins: make(map[int64]uint64),
 		buf: append(w.scratch[:0], make([]byte, recordHeaderBytes)...), cuts: w.cuts[:0],
 		last: w.last, created: max(w.lastCreated, ticks(w.clock())), lastSID: w.lastSID,
 	}
@@ -105,7 +106,7 @@ func (g *group) bytes() int { return len(g.buf) - recordHeaderBytes }
 
 // commit returns g as it is once record seq is durable. It shares no memory with g.
 func (g *group) commit(seq uint64) *commit {
-	c := &commit{seq: seq, heads: g.heads, streams: g.streams, limits: g.limits, blocks: make([]*block, len(g.cuts)), runs: make([]run, len(g.runs))}
+	c := &commit{seq: seq, heads: g.heads, streams: g.streams, limits: g.limits, begins: g.begins, blocks: make([]*block, len(g.cuts)), runs: make([]run, len(g.runs))}
 	body := slices.Clone(g.buf[recordHeaderBytes:])
 	for i, x := range g.cuts {
 		end := len(g.buf)

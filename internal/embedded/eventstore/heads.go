@@ -46,6 +46,7 @@ type head struct {
 	sid    int64  // 0: the stream has no number yet.
 	last   uint64 // Last revision, if exists.
 	exists bool   // It holds events.
+	cut    uint64 // Events below may be gone. The tables may be ahead of this.
 	limits limits
 }
 
@@ -64,7 +65,7 @@ func (h head) next() uint64 {
 }
 
 const headQuery = `
-SELECT s.sid, s.max_count, s.max_age_s, s.trim_below,
+SELECT s.sid, s.max_count, s.max_age_s, s.trim_below, s.cut_below,
        (SELECT r.first_rev + (r.events - 1) FROM runs r WHERE r.sid = s.sid ORDER BY r.first_rev DESC LIMIT 1)
 FROM streams s WHERE s.name = ?`
 
@@ -76,7 +77,7 @@ func loadHead(ctx context.Context, stmt *sql.Stmt, stream string) (head, error) 
 func scanHead(row scanner) (head, error) {
 	var h head
 	var last sql.NullInt64
-	err := row.Scan(&h.sid, &h.limits.maxCount, &h.limits.maxAgeS, &h.limits.trimBelow, &last)
+	err := row.Scan(&h.sid, &h.limits.maxCount, &h.limits.maxAgeS, &h.limits.trimBelow, &h.cut, &last)
 	if errors.Is(err, sql.ErrNoRows) {
 		return head{}, nil
 	}

@@ -40,7 +40,7 @@ func newReader(ctx context.Context, db *sql.DB, r *recent, clock func() time.Tim
 		&rd.one:           columns + `WHERE first_pos = ?1`,
 		&rd.runsForwards:  runColumns + `WHERE sid = ?1 AND first_rev >= COALESCE((SELECT max(first_rev) FROM runs WHERE sid = ?1 AND first_rev <= ?2), 0) ORDER BY first_rev LIMIT ?3`,
 		&rd.runsBackwards: runColumns + `WHERE sid = ?1 AND first_rev <= ?2 ORDER BY first_rev DESC LIMIT ?3`,
-		&rd.runNewest:     `SELECT first_rev FROM runs WHERE sid = ?1 AND created >= ?2 ORDER BY first_rev LIMIT 1`,
+		&rd.runNewest:     runColumns + `WHERE sid = ?1 AND created >= ?2 ORDER BY first_rev LIMIT 1`,
 	} {
 		var err error
 		if *stmt, err = db.PrepareContext(ctx, query); err != nil { //nolint:sqlclosecheck // Closed with its pool.
@@ -153,9 +153,9 @@ func (r *reader) stored(ctx context.Context, name string) (stream, error) {
 			return stream{}, err
 		}
 	}
-	s := stream{head: h, name: name, runs: runs, high: h.last}
+	s := stream{head: h, name: name, runs: runs, high: h.last, low: h.cut}
 	if !h.exists {
-		s.low = 1
+		s.low, s.high = 1, 0
 	}
 	return s, nil
 }
@@ -175,7 +175,7 @@ func (r *reader) open(ctx context.Context, name string) (stream, error) {
 		limits.maxCount = sql.NullInt64{Int64: 1, Valid: true}
 	}
 	if n := limits.maxCount; n.Valid && uint64(n.Int64) <= s.high { //nolint:gosec // Positive.
-		s.low = s.high - uint64(n.Int64) + 1 //nolint:gosec // Positive.
+		s.low = max(s.low, s.high-uint64(n.Int64)+1) //nolint:gosec // Positive.
 	}
 	if tb := limits.trimBelow; tb.Valid {
 		s.low = max(s.low, uint64(tb.Int64)) //nolint:gosec // Positive.
@@ -193,20 +193,33 @@ func (r *reader) open(ctx context.Context, name string) (stream, error) {
 // since returns the first revision of s that is not older than created, or the one
 // after its last.
 func (r *reader) since(ctx context.Context, s stream, created int64) (uint64, error) {
-	var first uint64
-	err := r.runNewest.QueryRowContext(ctx, s.sid, created).Scan(&first)
-	if err == nil {
-		return first, nil
-	}
-	if !errors.Is(err, sql.ErrNoRows) {
+	var x run
+	err := r.runNewest.QueryRowContext(ctx, s.sid, created).Scan(&x.first, &x.events, &x.created, &x.block)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		for _, x := range s.runs {
+			if x.created >= created {
+				return x.first, nil
+			}
+		}
+		return s.high + 1, nil
+	case err != nil:
 		return 0, fmt.Errorf("read age of stream: %w", err)
 	}
-	for _, x := range s.runs {
-		if x.created >= created {
-			return x.first, nil
+	b, err := scanBlock(r.one.QueryRowContext(ctx, clampInt(x.block)))
+	if err != nil {
+		return 0, err
+	}
+	frames, err := b.of(s.name, x, nil)
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range frames {
+		if f.created >= created {
+			return f.rev, nil
 		}
 	}
-	return s.high + 1, nil
+	return x.end(), nil
 }
 
 // walk calls yield for the visible events of s from revision from on, in the
@@ -231,6 +244,7 @@ type walker struct {
 
 	from   uint64 // The next revision, in the direction of the walk.
 	last   *block // Read last.
+	gone   uint64 // A block that was not found.
 	frames []frame
 	ended  bool // By yield, or at the end.
 }
@@ -253,9 +267,13 @@ func (w *walker) forwards(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n == 0 {
-			break
+		if n > 0 {
+			continue
 		}
+		if err := w.missing(ctx); err != nil {
+			return err
+		}
+		w.from = w.memory()
 	}
 	for _, x := range w.stream.runs {
 		if !w.inside() {
@@ -263,6 +281,9 @@ func (w *walker) forwards(ctx context.Context) error {
 		}
 		if x.end() <= w.from {
 			continue
+		}
+		if err := w.follows(ctx, x); err != nil {
+			return err
 		}
 		if err := w.run(x, x.in); err != nil {
 			return err
@@ -285,8 +306,11 @@ func (w *walker) backwards(ctx context.Context) error {
 	}
 	for w.inside() {
 		n, err := w.tables(ctx, w.reader.runsBackwards, w.from)
-		if err != nil || n == 0 {
+		if err != nil {
 			return err
+		}
+		if n == 0 {
+			return w.missing(ctx)
 		}
 	}
 	return nil
@@ -302,8 +326,16 @@ func (w *walker) tables(ctx context.Context, stmt *sql.Stmt, from uint64) (int, 
 		if !w.inside() {
 			break
 		}
+		if err := w.follows(ctx, x); err != nil {
+			return 0, err
+		}
 		if w.last == nil || w.last.first != x.block {
-			if w.last, err = scanBlock(w.reader.one.QueryRowContext(ctx, clampInt(x.block))); err != nil {
+			w.last, err = scanBlock(w.reader.one.QueryRowContext(ctx, clampInt(x.block)))
+			if errors.Is(err, sql.ErrNoRows) && w.gone != x.block {
+				w.gone = x.block
+				return 1, nil // Scavenged meanwhile: the runs have to be looked at again.
+			}
+			if err != nil {
 				return 0, err
 			}
 		}
@@ -312,6 +344,25 @@ func (w *walker) tables(ctx context.Context, stmt *sql.Stmt, from uint64) (int, 
 		}
 	}
 	return len(runs), nil
+}
+
+// follows checks that x holds the next revision of the walk, if it is not behind it,
+// or that what is between was scavenged.
+func (w *walker) follows(ctx context.Context, x run) error {
+	switch {
+	case x.first <= w.from && w.from < x.end(), w.back && w.from < x.first, !w.back && w.from >= x.end():
+		return nil
+	}
+	return w.missing(ctx)
+}
+
+// missing returns an error unless the next revision of the walk was scavenged.
+func (w *walker) missing(ctx context.Context) error {
+	h, err := loadHead(ctx, w.reader.head, w.stream.name)
+	if err != nil || w.from < h.cut {
+		return err
+	}
+	return fmt.Errorf("stream %s: %w: revision %d is missing", w.stream.name, errCorrupt, w.from)
 }
 
 // run yields the events of x, which are in b.
@@ -338,7 +389,7 @@ func (w *walker) run(x run, b *block) error {
 	}
 	switch {
 	case !w.back:
-		w.from = x.end()
+		w.from = max(w.from, x.end())
 	case x.first == 0:
 		w.ended = true
 	default:

@@ -133,15 +133,22 @@ func (g *group) restore(ctx context.Context, f frame, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if f.rev != h.next() && f.rev != revisionMax || f.pos <= g.last {
+	if !h.exists {
+		h.cut = f.rev // Of what a stream begins with later, the beginning was scavenged.
+	}
+	if h.exists && f.rev != h.next() && f.rev != revisionMax || f.pos <= g.last {
 		return fmt.Errorf("%w: stream %s goes on at revision %d (position %d) instead of %d", errCorrupt, name, f.rev, f.pos, h.next())
 	}
 	if h.sid == 0 {
 		h.sid = g.number(name)
 	}
+	if !h.exists && f.rev > 0 && f.rev != revisionMax {
+		g.begins[h.sid] = f.rev
+	}
 	b := g.block()
 	if n := len(g.runs); n > 0 && g.runs[n-1].sid == h.sid && g.runs[n-1].in == b && g.runs[n-1].end() == f.rev {
 		g.runs[n-1].events++
+		g.runs[n-1].created = f.created
 	} else {
 		g.runs = append(g.runs, groupRun{run: run{sid: h.sid, stream: name, first: f.rev, events: 1, created: f.created}, in: b})
 	}

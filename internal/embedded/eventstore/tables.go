@@ -88,15 +88,8 @@ func (t *tables) fold(ctx context.Context, batch []*commit, state journalState) 
 func (t *tables) insert(ctx context.Context, tx *sql.Tx, batch []*commit, state journalState) error {
 	blocks, runs := merge(batch)
 	for _, c := range batch {
-		for _, s := range c.streams {
-			if err := t.exec(ctx, tx, `INSERT INTO streams (sid, name) VALUES (?, ?)`, s.sid, s.name); err != nil {
-				return fmt.Errorf("insert stream: %w", err)
-			}
-		}
-		for sid, l := range c.limits {
-			if err := t.exec(ctx, tx, `UPDATE streams SET max_count = ?, max_age_s = ?, trim_below = ? WHERE sid = ?`, l.maxCount, l.maxAgeS, l.trimBelow, sid); err != nil {
-				return fmt.Errorf("update limits: %w", err)
-			}
+		if err := t.insertStreams(ctx, tx, c); err != nil {
+			return err
 		}
 	}
 	for _, b := range blocks {
@@ -113,6 +106,26 @@ func (t *tables) insert(ctx context.Context, tx *sql.Tx, batch []*commit, state 
 	}
 	if f := t.faults.Load(); f != nil && f.beforeFold != nil {
 		return f.beforeFold(ctx, t.conn)
+	}
+	return nil
+}
+
+// insertStreams inserts the streams that are new in c, and what it changed of others.
+func (t *tables) insertStreams(ctx context.Context, tx *sql.Tx, c *commit) error {
+	for _, s := range c.streams {
+		if err := t.exec(ctx, tx, `INSERT INTO streams (sid, name) VALUES (?, ?)`, s.sid, s.name); err != nil {
+			return fmt.Errorf("insert stream: %w", err)
+		}
+	}
+	for sid, l := range c.limits {
+		if err := t.exec(ctx, tx, `UPDATE streams SET max_count = ?, max_age_s = ?, trim_below = ? WHERE sid = ?`, l.maxCount, l.maxAgeS, l.trimBelow, sid); err != nil {
+			return fmt.Errorf("update limits: %w", err)
+		}
+	}
+	for sid, rev := range c.begins {
+		if err := t.exec(ctx, tx, `UPDATE streams SET cut_below = ? WHERE sid = ?`, clampInt(rev), sid); err != nil {
+			return fmt.Errorf("update beginning of stream: %w", err)
+		}
 	}
 	return nil
 }
@@ -160,25 +173,38 @@ func (t *tables) close() error {
 	return nil
 }
 
+// storedBlockBytes is where a block in the tables ends: reading one event of it must
+// stay cheap.
+const storedBlockBytes = 24 << 10
+
 // merge makes the blocks and runs of consecutive commits as the tables hold them:
-// small blocks, one a commit, become full ones.
+// small blocks, one a commit, become full ones, and what a stream has in one of them
+// becomes one run.
 func merge(batch []*commit) (blocks []*block, runs []run) {
 	var last *block
-	into := make(map[*block]*block)
+	open := make(map[int64]int) // By stream: its run in the last block.
 	for _, c := range batch {
+		next := 0
 		for _, b := range c.blocks {
-			if last == nil || len(last.body)+len(b.body) > blockBytes+blockBytes/4 {
-				last = &block{first: b.first}
+			if last == nil || len(last.body)+len(b.body) > storedBlockBytes {
+				last = &block{first: b.first, body: make([]byte, 0, max(storedBlockBytes, len(b.body)))}
 				blocks = append(blocks, last)
+				clear(open)
 			}
 			last.body = append(last.body, b.body...)
 			last.n += b.n
 			last.last = b.last
-			into[b] = last
-		}
-		for _, x := range c.runs {
-			x.block = into[x.in].first
-			runs = append(runs, x)
+			for ; next < len(c.runs) && c.runs[next].in == b; next++ {
+				x := c.runs[next]
+				if i, ok := open[x.sid]; ok && runs[i].end() == x.first {
+					runs[i].events += x.events
+					runs[i].created = x.created
+					continue
+				}
+				x.block = last.first
+				open[x.sid] = len(runs)
+				runs = append(runs, x)
+			}
 		}
 	}
 	return blocks, runs

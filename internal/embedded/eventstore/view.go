@@ -23,7 +23,7 @@ type view struct {
 
 // openView takes a view of the log in dir.
 func openView(ctx context.Context, dir string) (_ *view, err error) {
-	path := filepath.Join(dir, "events.db")
+	path := filepath.Join(dir, databaseFile)
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open event log: %w", err)
 	}
