@@ -289,6 +289,13 @@ func (m *mergedSubscription) Close() {
 	m.open, m.closed = nil, nil
 }
 
+// allowingGaps returns l for a reader that knows of gaps.
+func (l *ArchiveLog) allowingGaps() *ArchiveLog {
+	cfg := l.cfg
+	cfg.AllowGaps = true
+	return NewArchiveLog(cfg)
+}
+
 // NotKept returns the sealed segments that are in no archive: what [ArchiveLog] cannot
 // give again once they are cut.
 func (l *ArchiveLog) NotKept(ctx context.Context) ([]domain.UsageSegmentSealed, error) {

@@ -52,10 +52,23 @@ func (l *cutLog) seal(stream string, n int, keep bool) domain.UsageSegmentSealed
 	if before.Segment > 0 {
 		first = before.LastRevision + 1
 	}
-	events := l.stream(stream)[first : first+uint64(n)]
+	dir := l.dir
+	if !keep {
+		dir = nil
+	}
+	s := makeSeal(before, l.stream(stream)[first:first+uint64(n)], dir)
+	l.last[stream] = s
+	l.record(domain.HorizonStream, s, l.now())
+	return s
+}
+
+// makeSeal seals events, which follow the segment before, and archives them if dir is not
+// nil.
+func makeSeal(before domain.UsageSegmentSealed, events []eventlog.Raw, dir *archive.Dir) domain.UsageSegmentSealed {
+	first, last := events[0], events[len(events)-1]
 	s := domain.UsageSegmentSealed{
-		Stream: stream, Segment: before.Segment + 1, FirstRevision: first, LastRevision: first + uint64(n) - 1, Previous: before.SHA256,
-		FirstPosition: events[0].Position, LastPosition: events[n-1].Position, Events: uint64(n), FirstRecordedAt: events[0].RecordedAt, LastRecordedAt: events[n-1].RecordedAt,
+		Stream: first.Stream, Segment: before.Segment + 1, FirstRevision: first.Revision, LastRevision: last.Revision, Previous: before.SHA256,
+		FirstPosition: first.Position, LastPosition: last.Position, Events: uint64(len(events)), FirstRecordedAt: first.RecordedAt, LastRecordedAt: last.RecordedAt,
 	}
 	chain, err := archive.NewChain(s.Previous)
 	must(err)
@@ -67,12 +80,13 @@ func (l *cutLog) seal(stream string, n int, keep bool) domain.UsageSegmentSealed
 		must(err)
 		rows := uint64(0)
 		for _, t := range tables {
-			if t.Table == "usage" {
-				rows = uint64(t.Len())
-				for r := range t.Len() {
-					account, _ := t.Row(r)[0].(string)
-					sums[domain.AccountID(account)]++
-				}
+			if t.Table != "usage" {
+				continue
+			}
+			rows = uint64(t.Len())
+			for r := range t.Len() {
+				account, _ := t.Row(r)[0].(string)
+				sums[domain.AccountID(account)]++
 			}
 		}
 		places = append(places, domain.Place{Position: events[i].Position, Records: rows})
@@ -82,13 +96,11 @@ func (l *cutLog) seal(stream string, n int, keep bool) domain.UsageSegmentSealed
 		s.Accounts = append(s.Accounts, domain.SegmentAccount{Account: account, Records: n})
 	}
 	s.SHA256, s.Places = chain.Sum(), domain.PackPlaces(places)
-	if keep {
-		a, _, err := l.dir.Store(archive.Header{Stream: stream, Segment: s.Segment, FirstRevision: s.FirstRevision, LastRevision: s.LastRevision, Previous: s.Previous}, seqOf(events))
+	if dir != nil {
+		a, _, err := dir.Store(archive.Header{Stream: s.Stream, Segment: s.Segment, FirstRevision: s.FirstRevision, LastRevision: s.LastRevision, Previous: s.Previous}, seqOf(events))
 		must(err)
 		s.Archive = &a
 	}
-	l.last[stream] = s
-	l.record(domain.HorizonStream, s, l.now())
 	return s
 }
 

@@ -133,7 +133,7 @@ func (s *stores) start(change ...func(*projections.RunnerConfig)) (stop func(), 
 		s.tb.Fatal(err)
 	}
 	tracker, err = projections.NewTracker(projections.TrackerConfig{
-		Log: cfg.Log, Generation: generation, Now: now, Runner: runner, Metrics: cfg.Metrics, Logger: cfg.Logger,
+		Log: cfg.Log, Generation: cfg.Generation, Now: now, Runner: runner, Metrics: cfg.Metrics, Logger: cfg.Logger,
 	})
 	if err != nil {
 		s.tb.Fatal(err)

@@ -230,7 +230,7 @@ func (k *keyVerifier) mark(account domain.AccountID, hour int64, b *bucket) {
 	default:
 		k.report.HoursDirty++
 	}
-	if b.dirty != b.touched {
+	if b.dirty != b.touched && (b.dirty < b.touched || !k.mayBeGone(time.Unix(hour, 0))) {
 		k.differ(Difference{Where: tableUsageBuckets, Block: b.dirty, What: fmt.Sprintf(
 			"hour %s of account %s is marked as touched by block %d, its uses say %d", hourText(hour), account, b.dirty, b.touched)})
 	}
@@ -400,7 +400,7 @@ func (k *keyVerifier) violationRows(history []StateAt, status domain.KeyStatus, 
 func (k *keyVerifier) extraViolations(are func() bool) error {
 	for k.violations.valid && are() {
 		place := placeOf(k.violations)
-		if block := value[uint64](k.violations, "block"); block <= k.last && value[uint8](k.violations, "retracted") == 0 {
+		if block := value[uint64](k.violations, "block"); block <= k.last && value[uint8](k.violations, "retracted") == 0 && !k.mayBeGone(time.UnixMilli(place.time)) {
 			k.differ(Difference{Where: tableViolations, Position: place.row.position, Index: place.row.idx, Block: block, What: "no such use"})
 		}
 		if err := k.violations.next(); err != nil {
