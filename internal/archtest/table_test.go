@@ -168,6 +168,7 @@ var allowed = map[string][]string{
 	"internal/httpx": {
 		"domain",
 		"github.com/gin-gonic/gin",
+		"github.com/go-json-experiment/json/jsontext",
 	},
 	"internal/importclient": {
 		"domain",

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"example.com/keytrail/domain"
 )
@@ -71,49 +73,88 @@ func errNotJSON() *domain.Error {
 // checkDuplicates refuses objects that name a field twice, in any letter case (since
 // encoding/json ignores case), values nested too deep, and anything after the value.
 func checkDuplicates(data []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
+	// What encoding/json takes it must take, too; the names are compared here.
+	dec := jsontext.NewDecoder(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if err := walkValue(dec, 0); err != nil {
 		return err
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return errNotJSON()
 	}
 	return nil
 }
 
-func walkValue(dec *json.Decoder, depth int) error {
+func walkValue(dec *jsontext.Decoder, depth int) error {
 	if depth > jsonDepthMax {
 		return domain.Errorf(domain.Invalid, "the body nests deeper than %d", jsonDepthMax).WithMessageCode("too_deep")
 	}
-	tok, err := dec.Token()
+	tok, err := dec.ReadToken()
 	if err != nil {
 		return errNotJSON()
 	}
-	delim, ok := tok.(json.Delim)
-	if !ok {
-		return nil
+	switch tok.Kind() {
+	case '{':
+		return walkObject(dec, depth)
+	case '[':
+		for dec.PeekKind() != ']' {
+			if err := walkValue(dec, depth+1); err != nil {
+				return err
+			}
+		}
+		return skipToken(dec)
 	}
-	seen := map[string]bool{}
-	for dec.More() {
-		if delim == '{' {
-			name, err := dec.Token()
-			if err != nil {
-				return errNotJSON()
-			}
-			text := fmt.Sprint(name)
-			folded := strings.ToLower(text)
-			if seen[folded] {
-				return domain.Errorf(domain.Invalid, "is given twice").WithField(text).WithMessageCode("duplicate_field")
-			}
-			seen[folded] = true
+	return nil
+}
+
+func walkObject(dec *jsontext.Decoder, depth int) error {
+	var seen names
+	for dec.PeekKind() != '}' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return errNotJSON()
+		}
+		if text := name.String(); !seen.add(strings.ToLower(text)) {
+			return domain.Errorf(domain.Invalid, "is given twice").WithField(text).WithMessageCode("duplicate_field")
 		}
 		if err := walkValue(dec, depth+1); err != nil {
 			return err
 		}
 	}
-	if _, err := dec.Token(); err != nil {
+	return skipToken(dec)
+}
+
+func skipToken(dec *jsontext.Decoder) error {
+	if _, err := dec.ReadToken(); err != nil {
 		return errNotJSON()
 	}
 	return nil
+}
+
+// names is a set that costs nothing while it is small.
+type names struct {
+	few  [8]string
+	n    int
+	many map[string]struct{} // All of them, once few is full.
+}
+
+// add returns false if name is in the set already.
+func (s *names) add(name string) bool {
+	if s.many != nil {
+		_, known := s.many[name]
+		s.many[name] = struct{}{}
+		return !known
+	}
+	if slices.Contains(s.few[:s.n], name) {
+		return false
+	}
+	if s.n < len(s.few) {
+		s.few[s.n] = name
+		s.n++
+		return true
+	}
+	s.many = map[string]struct{}{name: {}}
+	for _, known := range s.few {
+		s.many[known] = struct{}{}
+	}
+	return true
 }
