@@ -53,7 +53,7 @@ func (s *Commands) account(ctx context.Context, o Order, id domain.AccountID, cm
 	if !domain.ValidID(string(id)) {
 		return domain.Account{}, 0, domain.Errorf(domain.Invalid, "is not an account id").WithField("account_id").WithMessageCode("invalid_id")
 	}
-	f, err := transact(ctx, s, s.accounts, o, domain.AccountStream(id), func(account domain.Account) (decision, error) {
+	f, err := transact(ctx, s, s.accounts, o, domain.AccountStream(id), false, func(account domain.Account) (decision, error) {
 		events, err := account.Decide(cmd)
 		return decision{account: id, events: events, at: account.NextEffective(s.cfg.Now())}, err //nolint:wrapcheck // The domain's words.
 	})

@@ -21,7 +21,7 @@ func (s *Commands) CreateServiceID(ctx context.Context, o Order, account domain.
 	}
 	cmd := domain.CreateServiceID{ID: "ServiceId-" + uuid, Account: account, Name: name, Description: description}
 	asked := domain.ServiceIDState{Account: account, Name: name}
-	f, err := transact(ctx, s, s.services, o, domain.ServiceIDStream(cmd.ID), func(svc domain.ServiceID) (decision, error) {
+	f, err := transact(ctx, s, s.services, o, domain.ServiceIDStream(cmd.ID), true, func(svc domain.ServiceID) (decision, error) {
 		if err := domain.AuthorizeServiceID(o.Caller.Initiator, o.Caller.Standing(account), domain.VerbCreate, asked); err != nil {
 			return decision{}, err //nolint:wrapcheck // The domain's words are the answer.
 		}
@@ -39,7 +39,7 @@ func (s *Commands) DeleteServiceID(ctx context.Context, o Order, id string) (uin
 	if !domain.ValidID(id) {
 		return 0, errNoServiceID()
 	}
-	f, err := transact(ctx, s, s.services, o, domain.ServiceIDStream(id), func(svc domain.ServiceID) (decision, error) {
+	f, err := transact(ctx, s, s.services, o, domain.ServiceIDStream(id), false, func(svc domain.ServiceID) (decision, error) {
 		in := o.Caller.Standing(svc.State().Account)
 		if svc.Exists() && in.Known() {
 			target = svc.State()

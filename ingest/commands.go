@@ -99,14 +99,15 @@ type decision struct {
 // transact folds stream, lets decide judge, and appends what it decides at exactly the
 // revision that was read; another writer in between means: again. It returns the fold with
 // the new facts, whose position is that of the last new fact or, where nothing changed, of
-// the last old one.
-func transact[S evolving[S]](ctx context.Context, s *Commands, known *folds[S], o Order, stream string, decide func(S) (decision, error)) (folded[S], error) {
+// the last old one. fresh says that stream has a name that was made at random just now: it
+// is not read first.
+func transact[S evolving[S]](ctx context.Context, s *Commands, known *folds[S], o Order, stream string, fresh bool, decide func(S) (decision, error)) (folded[S], error) {
 	for try := range appendTries {
-		// The first try goes by what this node remembers: if the stream has grown, the
-		// append fails at its exact revision. A refusal, or that there is nothing to do, is
-		// told only of the stream as it is.
+		// The first try goes by what this node remembers, or knows to be new: if the stream
+		// has grown, the append fails at its exact revision. A refusal, or that there is
+		// nothing to do, is told only of the stream as it is.
 		f, current := known.get(stream), false
-		if try > 0 || f.next == 0 {
+		if try > 0 || f.next == 0 && !fresh {
 			var err error
 			if f, err = foldNow(ctx, s.cfg.Log, known, stream); err != nil {
 				return f, err

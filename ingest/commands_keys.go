@@ -60,7 +60,7 @@ func (s *Commands) CreateKey(ctx context.Context, o Order, n NewKey) (domain.Key
 		Locked: n.Locked, Disabled: n.Disabled, SecretHash: s.cfg.Store.FingerprintSecret(secret),
 		By: o.Caller.Initiator, At: s.cfg.Now(),
 	}
-	f, err := transact(ctx, s, s.keys, o, domain.KeyStream(cmd.ID), func(key domain.Key) (decision, error) {
+	f, err := transact(ctx, s, s.keys, o, domain.KeyStream(cmd.ID), true, func(key domain.Key) (decision, error) {
 		if err := s.mayCreate(o, asked); err != nil {
 			return decision{}, err
 		}
@@ -96,7 +96,7 @@ func (s *Commands) ChangeKey(ctx context.Context, o Order, ref KeyRef, cmd domai
 	if err != nil {
 		return domain.Key{}, 0, s.refuse(ctx, o, keyRefusal(cmd.Verb(), target, request), err)
 	}
-	f, err := transact(ctx, s, s.keys, o, stream, func(key domain.Key) (decision, error) {
+	f, err := transact(ctx, s, s.keys, o, stream, false, func(key domain.Key) (decision, error) {
 		if err := visible(o, ref, key); err != nil {
 			return decision{}, err
 		}

@@ -13,7 +13,7 @@ var _ ImportAccounts = (*Commands)(nil)
 // create it at once make one account.
 func (s *Commands) EnsureAccount(ctx context.Context, o Order, account domain.AccountID, source string) (uint64, error) {
 	created := false
-	f, err := transact(ctx, s, s.accounts, o, domain.AccountStream(account), func(a domain.Account) (decision, error) {
+	f, err := transact(ctx, s, s.accounts, o, domain.AccountStream(account), false, func(a domain.Account) (decision, error) {
 		if a.Exists() {
 			created = false
 			return decision{account: account}, nil

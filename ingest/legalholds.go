@@ -26,7 +26,7 @@ func (s *Commands) ChangeHolds(ctx context.Context, o Order, cmd domain.HoldComm
 		refusal.Account = o.Caller.Initiator.Account // A stranger writes nothing into another account's records.
 		return nil, 0, s.refuse(ctx, o, refusal, err)
 	}
-	f, err := transact(ctx, s, s.holds, o, domain.LegalHoldStream, func(h domain.LegalHolds) (decision, error) {
+	f, err := transact(ctx, s, s.holds, o, domain.LegalHoldStream, false, func(h domain.LegalHolds) (decision, error) {
 		events, err := h.Decide(cmd)
 		return decision{account: s.cfg.Directory.Home(), events: events, at: h.NextEffective(s.cfg.Now())}, err //nolint:wrapcheck // The domain's words.
 	})
