@@ -81,17 +81,8 @@ func ActivityOf(rec Recorded) (Activity, bool) {
 		ofFinding(&a, ActionFindingOpen, e.After)
 	case FindingExtended:
 		ofFinding(&a, ActionFindingExtend, e.After)
-	case UsageSegmentSealed:
-		ofSeal(&a, e)
-	case UsageRangeCut:
-		a.Action, a.Account = ActionRangeCut, a.Initiator.Account
-		a.TargetID, a.TargetName = crn(a.Account, "usage-stream", e.Stream), e.Stream
-		a.RequestData = horizonData{Stream: e.Stream, Segment: e.Segment, Before: e.Before}.encode()
-	case LegalHoldSet:
-		ofHold(&a, ActionHoldSet, e.Hold, e.Account, e.Reason)
-		a.ReasonCode = 201
-	case LegalHoldReleased:
-		ofHold(&a, ActionHoldRelease, e.Hold, e.Account, e.Reason)
+	case UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
+		ofHorizon(&a, e)
 	case UsageRecorded:
 		return Activity{}, false
 	}

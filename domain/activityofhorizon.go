@@ -27,6 +27,25 @@ func (d horizonData) encode() json.RawMessage {
 	return b
 }
 
+func ofHorizon(a *Activity, e Event) {
+	switch e := e.(type) {
+	case UsageSegmentSealed:
+		ofSeal(a, e)
+	case UsageRangeCut:
+		a.Action, a.Account = ActionRangeCut, a.Initiator.Account
+		a.TargetID, a.TargetName = crn(a.Account, "usage-stream", e.Stream), e.Stream
+		a.RequestData = horizonData{Stream: e.Stream, Segment: e.Segment, Before: e.Before}.encode()
+	case LegalHoldSet:
+		ofHold(a, ActionHoldSet, e.Hold, e.Account, e.Reason)
+		a.ReasonCode = 201
+	case LegalHoldReleased:
+		ofHold(a, ActionHoldRelease, e.Hold, e.Account, e.Reason)
+	case AccountCreated, MemberAdded, RolesSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
+		KeyDeleted, KeyObserved, ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed,
+		FindingOpened, FindingExtended:
+	}
+}
+
 // ofSeal makes a record of a sealed segment. It belongs to the account of who sealed it:
 // a stream holds many accounts' records.
 func ofSeal(a *Activity, e UsageSegmentSealed) {

@@ -90,6 +90,12 @@ func DecodeEvent(typ string, data []byte) (Event, error) {
 		return decode[FindingOpened](data)
 	case TypeFindingExtended:
 		return decode[FindingExtended](data)
+	}
+	return decodeHorizon(typ, data)
+}
+
+func decodeHorizon(typ string, data []byte) (Event, error) {
+	switch typ {
 	case TypeUsageSegmentSealed:
 		return decode[UsageSegmentSealed](data)
 	case TypeUsageRangeCut:

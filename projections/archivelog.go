@@ -76,7 +76,8 @@ func (l *ArchiveLog) Subscribe(ctx context.Context, opt eventlog.SubscribeOption
 }
 
 func mayMatchUsage(prefix string) bool {
-	return strings.HasPrefix(domain.UsageStreams, prefix) || strings.HasPrefix(prefix, domain.UsageStreams)
+	shorter := strings.HasPrefix(domain.UsageStreams, prefix) //nolint:gocritic // The prefix may be the shorter of the two.
+	return shorter || strings.HasPrefix(prefix, domain.UsageStreams)
 }
 
 func hasAnyPrefix(stream string, prefixes []string) bool {

@@ -215,11 +215,13 @@ func TestWhatIsNeitherInTheLogNorKeptIsAnError(t *testing.T) {
 		{name: "no archive, cut, and that is wanted", gives: 4, change: func(c *projections.ArchiveLogConfig) { c.AllowGaps = true }, prepare: func(_ *testing.T, l *cutLog, _ domain.UsageSegmentSealed) { l.scavenge(stream, 2) }},
 		{name: "cut beyond the seal, though gaps are wanted", says: "revision 0 to 3", change: func(c *projections.ArchiveLogConfig) { c.AllowGaps = true }, prepare: func(_ *testing.T, l *cutLog, _ domain.UsageSegmentSealed) { l.scavenge(stream, 3) }},
 		{name: "the file is gone", keep: true, says: "FILE", prepare: func(t *testing.T, l *cutLog, s domain.UsageSegmentSealed) {
+			t.Helper()
 			if err := os.Remove(filepath.Join(l.dir.Path(), s.Archive.Name)); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		{name: "the file is damaged", keep: true, is: archive.ErrDamaged, says: "FILE", prepare: func(t *testing.T, l *cutLog, s domain.UsageSegmentSealed) {
+			t.Helper()
 			l.scavenge(stream, 2)
 			if err := os.Truncate(filepath.Join(l.dir.Path(), s.Archive.Name), int64(s.Archive.Bytes)-1); err != nil {
 				t.Fatal(err)

@@ -43,8 +43,8 @@ A legal hold forbids to cut an account's usage, or everybody's, until it is rele
 	return cmd
 }
 
-// ask sends one request and prints its answer, as JSON or by print.
-func ask[T any](cmd *cobra.Command, r *remote, req client.Request, in any, print func(io.Writer, T) error) (T, error) {
+// ask sends one request and prints its answer, as JSON or by show.
+func ask[T any](cmd *cobra.Command, r *remote, req client.Request, in any, show func(io.Writer, T) error) (T, error) {
 	var out T
 	c, err := r.client()
 	if err != nil {
@@ -57,7 +57,7 @@ func ask[T any](cmd *cobra.Command, r *remote, req client.Request, in any, print
 	if r.json() {
 		return out, printJSON(cmd.OutOrStdout(), out)
 	}
-	return out, print(cmd.OutOrStdout(), out)
+	return out, show(cmd.OutOrStdout(), out)
 }
 
 func newHorizonStatus(r *remote) *cobra.Command {
@@ -72,7 +72,7 @@ func newHorizonStatus(r *remote) *cobra.Command {
 }
 
 func printHorizon(out io.Writer, s horizonAnswer) error {
-	var rows [][]string
+	rows := make([][]string, 0, len(s.Classes))
 	for _, c := range s.Classes {
 		age := "never cut"
 		if c.HorizonSeconds > 0 {

@@ -16,7 +16,8 @@ const holdsPage = 512
 // ReadHolds folds the stream of legal holds and returns where it ends.
 func ReadHolds(ctx context.Context, log interface {
 	ReadStream(ctx context.Context, stream string, from uint64, limit int) ([]eventlog.Raw, error)
-}) (domain.LegalHolds, eventlog.Expected, error) {
+},
+) (domain.LegalHolds, eventlog.Expected, error) {
 	var history []domain.Recorded
 	end := eventlog.NoStream()
 	for {

@@ -299,17 +299,17 @@ func TestWhatIsStillNeededIsNotCut(t *testing.T) {
 			c.Guards = append(c.Guards, horizon.Guard{Name: "a rebuild", Below: func(context.Context) (uint64, error) { return 0, errors.New("no answer") }})
 		}},
 		{name: "anything under a hold on everything", why: "legal hold h", prepare: func(w *world, _ *horizon.Config) {
-			w.log.record(domain.LegalHoldStream, domain.LegalHoldSet{Hold: "h", Reason: "r"})
+			w.log.hold(domain.LegalHoldSet{Hold: "h", Reason: "r"})
 		}},
 		{name: "anything, once the held account is in it", before: 17, why: "legal hold h", prepare: func(w *world, _ *horizon.Config) {
-			w.log.record(domain.LegalHoldStream, domain.LegalHoldSet{Hold: "h", Account: "a1", Reason: "r"})
+			w.log.hold(domain.LegalHoldSet{Hold: "h", Account: "a1", Reason: "r"})
 		}},
 		{name: "nothing, where another account is held", before: 25, prepare: func(w *world, _ *horizon.Config) {
-			w.log.record(domain.LegalHoldStream, domain.LegalHoldSet{Hold: "h", Account: "a9", Reason: "r"})
+			w.log.hold(domain.LegalHoldSet{Hold: "h", Account: "a9", Reason: "r"})
 		}},
 		{name: "nothing, where the hold is released", before: 25, prepare: func(w *world, _ *horizon.Config) {
-			w.log.record(domain.LegalHoldStream, domain.LegalHoldSet{Hold: "h", Reason: "r"})
-			w.log.record(domain.LegalHoldStream, domain.LegalHoldReleased{Hold: "h", Reason: "r"})
+			w.log.hold(domain.LegalHoldSet{Hold: "h", Reason: "r"})
+			w.log.hold(domain.LegalHoldReleased{Hold: "h", Reason: "r"})
 		}},
 		{name: "anything, where no class may be cut", prepare: func(_ *world, c *horizon.Config) { c.Classes = nil }},
 		{name: "what is not old enough", before: 1, why: "", prepare: func(_ *world, c *horizon.Config) {
@@ -414,7 +414,7 @@ func TestAHoldStopsADecidedCutThatNobodyCarriedOut(t *testing.T) {
 	}
 	w.log.fault = func(string) verdict { return goOn }
 	// It covers what was decided to be cut, and nothing after it.
-	w.log.record(domain.LegalHoldStream, domain.LegalHoldSet{Hold: "h", Account: "a0", Reason: "r"})
+	w.log.hold(domain.LegalHoldSet{Hold: "h", Account: "a0", Reason: "r"})
 	w.now = w.now.Add(48 * time.Hour)
 	k = w.keeper()
 	w.pass(k)
@@ -422,7 +422,7 @@ func TestAHoldStopsADecidedCutThatNobodyCarriedOut(t *testing.T) {
 	if len(w.log.cut) != 0 {
 		t.Errorf("cut under a hold: %v", w.log.cut)
 	}
-	w.log.record(domain.LegalHoldStream, domain.LegalHoldReleased{Hold: "h", Account: "a0", Reason: "r"})
+	w.log.hold(domain.LegalHoldReleased{Hold: "h", Account: "a0", Reason: "r"})
 	w.pass(k)
 	w.check()
 	if w.log.cut[archived] == 0 {

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// HorizonMin is the least horizon: intake remembers batch ids for seven days by what
+	// Shortest is the least horizon that a class may have: intake remembers batch ids for seven days by what
 	// stands in the log.
-	HorizonMin = 8 * 24 * time.Hour
+	Shortest = 8 * 24 * time.Hour
 	// defaultEvery is how often a keeper looks.
 	defaultEvery = 10 * time.Minute
 	// triesMax bounds how often a step is decided anew because another keeper, or a hold,
@@ -76,8 +76,8 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("horizon: a log, seals, streams, a home account, a clock and a logger are required"))
 	}
 	for name, class := range c.Classes {
-		if class.Horizon != 0 && class.Horizon < HorizonMin {
-			errs = append(errs, fmt.Errorf("horizon of class %q: %s is less than %s, for which intake goes by the log", name, class.Horizon, HorizonMin))
+		if class.Horizon != 0 && class.Horizon < Shortest {
+			errs = append(errs, fmt.Errorf("horizon of class %q: %s is less than %s, for which intake goes by the log", name, class.Horizon, Shortest))
 		}
 	}
 	if c.Every < 0 {

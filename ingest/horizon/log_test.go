@@ -100,7 +100,7 @@ func (l *memLog) TruncateBefore(_ context.Context, stream string) (uint64, error
 }
 
 // use appends a batch of n uses of account to stream.
-func (l *memLog) use(stream string, account domain.AccountID, n int) eventlog.Raw {
+func (l *memLog) use(stream string, account domain.AccountID, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	uses := make([]domain.Use, n)
@@ -111,7 +111,7 @@ func (l *memLog) use(stream string, account domain.AccountID, n int) eventlog.Ra
 	if err != nil {
 		panic(err)
 	}
-	return l.propose(stream, domain.UsageRecorded{Batch: domain.UsageBatch{Batch: "b", Caller: "c", Count: uint32(n), Lines: uint64(n), Columns: columns}})
+	l.propose(stream, domain.UsageRecorded{Batch: domain.UsageBatch{Batch: "b", Caller: "c", Count: uint32(n), Lines: uint64(n), Columns: columns}})
 }
 
 func (l *memLog) propose(stream string, e domain.Event) eventlog.Raw {
@@ -122,11 +122,11 @@ func (l *memLog) propose(stream string, e domain.Event) eventlog.Raw {
 	return l.put(stream, p)
 }
 
-// record appends any event.
-func (l *memLog) record(stream string, e domain.Event) eventlog.Raw {
+// hold appends a fact about legal holds.
+func (l *memLog) hold(e domain.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.propose(stream, e)
+	l.propose(domain.LegalHoldStream, e)
 }
 
 // pass moves the log's clock.

@@ -242,21 +242,26 @@ func TestCheckComparesAFileWithItsSeal(t *testing.T) {
 	}{
 		{name: "nothing", ok: true, damage: func(*testing.T, *archive.Dir, *domain.UsageSegmentSealed) {}},
 		{name: "the file is gone", damage: func(t *testing.T, d *archive.Dir, s *domain.UsageSegmentSealed) {
+			t.Helper()
 			if err := os.Remove(filepath.Join(d.Path(), s.Archive.Name)); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		{name: "a byte is another", damage: func(t *testing.T, d *archive.Dir, s *domain.UsageSegmentSealed) {
+			t.Helper()
 			rewrite(t, d, s, func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
 		}},
 		{name: "it is shorter", damage: func(t *testing.T, d *archive.Dir, s *domain.UsageSegmentSealed) {
+			t.Helper()
 			rewrite(t, d, s, func(b []byte) []byte { return b[:len(b)-1] })
 		}},
 		{name: "it is a whole file of other events", damage: func(t *testing.T, d *archive.Dir, s *domain.UsageSegmentSealed) {
+			t.Helper()
 			other := events(rand.New(rand.NewPCG(9, 9)), 10, 4, 60)
 			rewrite(t, d, s, func([]byte) []byte { return write(t, other) })
 		}},
 		{name: "it is another range", damage: func(t *testing.T, d *archive.Dir, s *domain.UsageSegmentSealed) {
+			t.Helper()
 			rewrite(t, d, s, func([]byte) []byte { return write(t, all[:3]) })
 		}},
 		{name: "the seal has another hash", damage: func(_ *testing.T, _ *archive.Dir, s *domain.UsageSegmentSealed) { s.SHA256 = "00" }},

@@ -96,7 +96,7 @@ func ignoreMissing(err error) error {
 }
 
 func syncDir(path string) error {
-	f, err := os.Open(path) //nolint:gosec // The operator's own folder.
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("sync folder: %w", err)
 	}
@@ -125,7 +125,7 @@ func (d *Dir) Open(seal domain.UsageSegmentSealed) (*File, error) {
 	if filepath.Base(seal.Archive.Name) != seal.Archive.Name || !strings.HasSuffix(seal.Archive.Name, Suffix) {
 		return fail(errors.New("not the name of an archive"))
 	}
-	f, err := os.Open(name) //nolint:gosec // Checked above.
+	f, err := os.Open(name)
 	if err != nil {
 		return fail(err)
 	}

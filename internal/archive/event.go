@@ -28,7 +28,7 @@ func appendEvent(b []byte, r *eventlog.Raw) []byte {
 	b = binary.BigEndian.AppendUint64(b, r.Revision)
 	b = binary.BigEndian.AppendUint64(b, r.Position)
 	b = append(b, r.ID[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(r.RecordedAt.UnixNano())) //nolint:gosec // Taken back as signed.
+	b = binary.BigEndian.AppendUint64(b, uint64(r.RecordedAt.UnixNano()))
 	flags := byte(0)
 	if r.JSON {
 		flags = flagJSON
@@ -63,7 +63,7 @@ func takeEvent(b []byte) (eventlog.Raw, []byte, error) {
 	var texts [4][]byte
 	for i := range texts {
 		n, size := binary.Uvarint(b)
-		if size <= 0 || n > uint64(len(b)-size) {
+		if size <= 0 || n > uint64(len(b)-size) { //nolint:gosec // Not negative: size is within b.
 			return r, nil, fmt.Errorf("%w: event is cut off", ErrDamaged)
 		}
 		texts[i], b = b[size:size+int(n)], b[size+int(n):] //nolint:gosec // Not more than there is.

@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,7 +102,7 @@ func (s *Seals) Of(stream string) []domain.UsageSegmentSealed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have := s.streams[stream]
-	return have[:len(have):len(have)]
+	return slices.Clip(have)
 }
 
 // All returns every sealed segment, those of one stream in order.
