@@ -23,15 +23,11 @@ func admit(ctx context.Context, log Log, store *clickhouse.Store, logID, generat
 		return fmt.Errorf("%w: the database %s holds the tables of another log (%s; this one is %s): name the right stores, or remove the database and start again",
 			errRefused, store.Database(), owner, logID)
 	}
-	l, err := readLedger(ctx, log, LedgerStream(generation))
-	if err != nil {
-		return err
-	}
 	newest, err := newestBlock(ctx, store)
 	if err != nil {
 		return err
 	}
-	if err := notNewer(&l, newest, generation); err != nil {
+	if err := notNewer(ctx, log, newest, generation); err != nil {
 		return err
 	}
 	if owner != "" {
@@ -46,8 +42,14 @@ func admit(ctx context.Context, log Log, store *clickhouse.Store, logID, generat
 	return nil
 }
 
-// notNewer returns errRefused if tables hold rows of a block that l does not know.
-func notNewer(l *ledger, newest uint64, generation string) error {
+// notNewer returns errRefused if the ledger does not know block newest, of which the
+// tables hold rows. A block is planned before it is inserted, so the ledger is read after
+// the tables: whoever works on them meanwhile.
+func notNewer(ctx context.Context, log Log, newest uint64, generation string) error {
+	l, err := readLedger(ctx, log, LedgerStream(generation))
+	if err != nil {
+		return err
+	}
 	planned := l.done.Block
 	if l.plan != nil {
 		planned = l.plan.Block

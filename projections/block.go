@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"hash"
+	"slices"
 	"time"
 
 	"example.com/keytrail/domain"
@@ -43,6 +44,7 @@ type block struct {
 	bytes    int
 	lastTime time.Time // recorded_at of the last event.
 	month    int       // Of recorded_at; 0 before the first event.
+	replayed []uint64  // Positions, where the block holds events that were set aside before.
 
 	usage    usageRows
 	activity activityRows
@@ -57,7 +59,7 @@ type block struct {
 // start empties b and makes it block number, after the event at from.
 func (b *block) start(number, from uint64) {
 	b.number, b.from, b.to = number, from, from
-	b.events, b.bytes, b.month = 0, 0, 0
+	b.events, b.bytes, b.month, b.replayed = 0, 0, 0, nil
 	b.poison = truncated(b.poison)
 	b.lastTime = time.Time{}
 	b.usage.reset()
@@ -81,9 +83,12 @@ func (b *block) fits(f *fact, limits Limits) bool {
 	return b.rowCount()+len(f.uses) <= limits.Rows && b.month == monthOf(f.raw.RecordedAt)
 }
 
+// asideMax bounds the events of one block that are set aside: its plan names each.
+const asideMax = 1000
+
 // full reports whether b has reached its limits.
 func (b *block) full(limits Limits) bool {
-	return b.rowCount() >= limits.Rows || b.bytes >= limits.Bytes || b.events >= uint64(limits.Rows) //nolint:gosec // A limit is positive.
+	return len(b.poison) >= asideMax || b.rowCount() >= limits.Rows || b.bytes >= limits.Bytes || b.events >= uint64(limits.Rows) //nolint:gosec // A limit is positive.
 }
 
 func monthOf(t time.Time) int {
@@ -93,7 +98,7 @@ func monthOf(t time.Time) int {
 
 // append adds the rows of f.
 func (b *block) append(f *fact) {
-	b.to = f.raw.Position
+	b.to = max(b.to, f.raw.Position)
 	b.lastTime = f.raw.RecordedAt
 	b.events++
 	b.bytes += len(f.raw.Data)
@@ -125,6 +130,15 @@ func (b *block) hashEvent(r *eventlog.Raw) {
 	}
 }
 
+// aside returns the positions of the events that are set aside.
+func (b *block) aside() []uint64 {
+	var out []uint64
+	for _, p := range b.poison {
+		out = append(out, p.raw.Position)
+	}
+	return out
+}
+
 // sum returns the block's hash in hex.
 func (b *block) sum() string { return hex.EncodeToString(b.hash.Sum(nil)) }
 
@@ -154,14 +168,13 @@ func (b *block) rowsPerTable() map[string]uint64 {
 	return out
 }
 
+// countedTables are the tables whose rows are counted; see [counted].
+func countedTables() []string { return []string{tableUsage, tableActivity, tableKeyStates} }
+
 // counted reports whether the rows of a block can be counted in a table: the other
 // tables replace rows, and writing one twice changes nothing there.
 func counted(table string) bool {
-	switch table {
-	case tableUsage, tableActivity, tableKeyStates:
-		return true
-	}
-	return false
+	return slices.Contains(countedTables(), table)
 }
 
 // maxUseTime returns the newest time of a use in b, in milliseconds.
@@ -201,7 +214,7 @@ func (b *block) changedKeys() map[KeyRef]KeyChange {
 // that gets any. It reads nothing but raw, which is what makes a rebuild give the
 // same tables as the live run. An event that cannot be projected is an error.
 func RowsOf(raw eventlog.Raw, number uint64) ([]Rows, error) {
-	dec, err := newDecoder()
+	dec, err := newDecoder(nil)
 	if err != nil {
 		return nil, err
 	}

@@ -11,12 +11,12 @@ const (
 	// coordinateEvery is how often a new generation is looked at, whether it may take
 	// over.
 	coordinateEvery = 250 * time.Millisecond
-	// paceLag is the lag of the live tables from which on a new generation waits for
-	// them, paceMax how long it waits at most before each of its blocks.
-	paceLag = time.Second
-	paceMax = 5 * time.Second
-	// paceEvery is how often it looks.
-	paceEvery = 50 * time.Millisecond
+	// yieldLag is the lag of the live tables from which on a new generation waits for
+	// them, yieldMax how long it waits at most before each of its blocks.
+	yieldLag = time.Second
+	yieldMax = 5 * time.Second
+	// yieldEvery is how often it looks.
+	yieldEvery = 50 * time.Millisecond
 )
 
 // coordinate brings a generation that is being made to its end: when it holds what the
@@ -120,7 +120,7 @@ func (n *Node) swap(ctx context.Context, name, from string) error {
 		if newer.done.To >= old.done.To {
 			return n.swapped(ctx, name, from, newer.done.To)
 		}
-		if err := pause(ctx, paceEvery); err != nil {
+		if err := pause(ctx, yieldEvery); err != nil {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func lastCompleted(ctx context.Context, log Log, generation string, ok func(Bloc
 			return BlockCompleted{}, fmt.Errorf("read ledger: %w", err)
 		}
 		for _, raw := range events {
-			if raw.Type == typeBlockCompleted {
+			if raw.Type == typeBlockCompleted || raw.Type == typeLedgerRewound {
 				var done BlockCompleted
 				if err := decodeLedger(raw, &done); err != nil {
 					return BlockCompleted{}, err
@@ -185,19 +185,19 @@ func lastCompleted(ctx context.Context, log Log, generation string, ok func(Bloc
 	}
 }
 
-// pace keeps the making of new tables from starving the live ones: before each block it
+// yield keeps the making of new tables from starving the live ones: before each block it
 // waits while those are behind and being written, but not for ever.
-func (n *Node) pace(ctx context.Context, t *Tables) error {
-	deadline := n.cfg.Now().Add(paceMax)
+func (n *Node) yield(ctx context.Context, t *Tables) error {
+	deadline := n.cfg.Now().Add(yieldMax)
 	for {
 		live := n.Live()
-		if live == t || live.Tracker.Lag() < paceLag || !n.cfg.Now().Before(deadline) {
+		if live == t || live.Tracker.Lag() < yieldLag || !n.cfg.Now().Before(deadline) {
 			return nil
 		}
 		if s, ok := live.Runner(); !ok || s.State != RunnerActive {
 			return nil
 		}
-		if err := pause(ctx, paceEvery); err != nil {
+		if err := pause(ctx, yieldEvery); err != nil {
 			return err
 		}
 	}

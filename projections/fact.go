@@ -36,14 +36,24 @@ type fact struct {
 }
 
 // decoder makes facts. It is not safe for concurrent use.
-type decoder struct{ batches *usagebatch.Codec }
+type decoder struct {
+	read    Decode
+	batches *usagebatch.Codec
+}
 
-func newDecoder() (*decoder, error) {
+// Decode reads a stored event; nil is [eventlog.Decode]. Two programs that can read
+// different events have different ones.
+type Decode func(eventlog.Raw) (domain.Recorded, error)
+
+func newDecoder(read Decode) (*decoder, error) {
 	c, err := usagebatch.New()
 	if err != nil {
 		return nil, fmt.Errorf("projection decoder: %w", err)
 	}
-	return &decoder{batches: c}, nil
+	if read == nil {
+		read = eventlog.Decode
+	}
+	return &decoder{read: read, batches: c}, nil
 }
 
 // fact returns raw as a fact. What cannot be projected is a fact too, with its
@@ -57,7 +67,7 @@ func (d *decoder) fact(raw eventlog.Raw) fact {
 }
 
 func (d *decoder) decode(f *fact) error {
-	rec, err := eventlog.Decode(f.raw)
+	rec, err := d.read(f.raw)
 	if err != nil {
 		return err
 	}

@@ -87,13 +87,12 @@ type ReplayRequested struct {
 	By         string `json:"by"`
 }
 
-// ReplayDone is the event "poison.replayed.v1": of Tried events, Replayed are in the
-// tables now.
+// ReplayDone is the event "poison.replayed.v1": every event that was set aside was tried
+// again, and Left still are.
 type ReplayDone struct {
 	Generation string `json:"generation"`
 	Request    uint64 `json:"request"`
-	Tried      uint64 `json:"tried"`
-	Replayed   uint64 `json:"replayed"`
+	Left       uint64 `json:"left"`
 }
 
 // GenerationState is where a generation stands.

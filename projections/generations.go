@@ -60,6 +60,53 @@ func (n *Node) Drop(ctx context.Context, name, by string) error {
 	})
 }
 
+// RequestReplay asks for the events that the live tables set aside to be tried again, by
+// the worker that writes them. It returns the request's number when it is durable: it is
+// done when [Generation.Replayed] says so.
+func (n *Node) RequestReplay(ctx context.Context, by string) (generation string, request uint64, err error) {
+	err = n.book.decide(ctx, func(g *generations) (string, any, error) {
+		generation, request = g.live, g.named[g.live].Replay+1
+		return typeReplayRequested, ReplayRequested{Generation: generation, Request: request, By: by}, nil
+	})
+	return generation, request, err
+}
+
+// Poison returns the events that the live tables set aside, in log order.
+func (n *Node) Poison(ctx context.Context) (generation string, events []EventPoisoned, err error) {
+	generation = n.Live().Name
+	l, err := readLedger(ctx, n.cfg.Log, LedgerStream(generation))
+	if err != nil {
+		return generation, nil, err
+	}
+	events, err = asideNow(ctx, n.cfg.Log, generation, l.done)
+	return generation, events, err
+}
+
+// replayed records what came of a request to replay.
+func (n *Node) replayed(ctx context.Context, done ReplayDone) error {
+	return n.book.decide(ctx, func(g *generations) (string, any, error) {
+		if before := g.named[done.Generation].Replayed; before != nil && before.Request >= done.Request {
+			return "", nil, nil
+		}
+		return typeReplayDone, done, nil
+	})
+}
+
+// passOnReplays tells the runner of t what is asked of it.
+func (n *Node) passOnReplays(ctx context.Context, t *Tables) error {
+	for {
+		state, changed := n.book.now()
+		if gen := state.named[t.Name]; gen.Replay > 0 && (gen.Replayed == nil || gen.Replayed.Request < gen.Replay) {
+			t.runner.Replay(gen.Replay)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
 func conflict(code, format string, args ...any) error {
 	return domain.Errorf(domain.Conflict, format, args...).WithMessageCode(code)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,6 +19,7 @@ const (
 	typeBlockPlanned   = "block.planned.v1"
 	typeBlockRetaken   = "block.retaken.v1"
 	typeBlockCompleted = "block.completed.v1"
+	typeLedgerRewound  = "ledger.rewound.v1"
 	typePoisoned       = "event.poisoned.v1"
 )
 
@@ -40,8 +42,15 @@ type BlockPlanned struct {
 	Events uint64 `json:"events"`
 	// Rows is the number of rows for each table that gets any.
 	Rows map[string]uint64 `json:"rows"`
-	// Poisoned is how many of the events were set aside.
-	Poisoned uint64 `json:"poisoned"`
+	// Poisoned is how many of the events were set aside, Aside their positions. They
+	// stay aside whatever a later program can read, until they are replayed.
+	Poisoned uint64   `json:"poisoned"`
+	Aside    []uint64 `json:"aside,omitempty"`
+	// Replayed are the positions of events that blocks before set aside and whose rows
+	// this one holds: then From is To, and Events is their number. LastReplay is the
+	// Block of the last such block before this one, 0 if there was none.
+	Replayed   []uint64 `json:"replayed,omitempty"`
+	LastReplay uint64   `json:"last_replay,omitempty"`
 	// LastRecordedAt is when the log took the block's last event.
 	LastRecordedAt time.Time `json:"last_recorded_at"`
 	// SHA256 is over all events of the block: position, revision, id, stream, type,
@@ -72,11 +81,30 @@ type BlockCompleted struct {
 	SHA256         string    `json:"sha256"`
 	// Attempt is the one that succeeded; 0 if nothing had to be deleted.
 	Attempt uint64 `json:"attempt"`
-	// Events, Rows and Poisoned are sums over all blocks up to this one.
+	// Events, Rows and Poisoned are sums over all blocks up to this one: Poisoned counts
+	// the events that are still set aside.
 	Events   uint64            `json:"events"`
 	Rows     map[string]uint64 `json:"rows"`
 	Poisoned uint64            `json:"poisoned"`
-	Holder   string            `json:"holder"`
+	// LastReplay is the newest block up to this one that replayed events, 0 if there is
+	// none.
+	LastReplay uint64 `json:"last_replay,omitempty"`
+	// LastRewind is the newest [LedgerRewound] up to this block, 0 if there is none.
+	LastRewind uint64 `json:"last_rewind,omitempty"`
+	Holder     string `json:"holder"`
+}
+
+// LedgerRewound is the ledger's event "ledger.rewound.v1": the tables did not hold what
+// the ledger said, so what stands after the block Kept is made again. It takes a block
+// number of its own and is, for what follows, the last completed block: To and the sums
+// are those of the block Kept.
+type LedgerRewound struct {
+	BlockCompleted
+
+	// Kept is the last block whose rows stay. Rows of later ones are removed.
+	Kept uint64 `json:"kept"`
+	// Reason is for operators.
+	Reason string `json:"reason"`
 }
 
 // EventPoisoned is the event "event.poisoned.v1": the event that it names could not
@@ -89,7 +117,12 @@ type EventPoisoned struct {
 	Type     string `json:"type"`
 	// Reason is for operators.
 	Reason string `json:"reason"`
+	// SetAsideAt is when the log took this event; it is not part of it.
+	SetAsideAt time.Time `json:"-"`
 }
+
+// errOtherEvents says that the log does not hold the events that a plan is of.
+var errOtherEvents = errors.New("the block was planned of other events")
 
 // errLeaseLost says that another runner appended to the ledger. It is no fault.
 var errLeaseLost = errors.New("another runner holds the ledger")
@@ -146,7 +179,7 @@ func readLedger(ctx context.Context, log Log, stream string) (ledger, error) {
 // whether nothing older matters.
 func (l *ledger) before(raw eventlog.Raw) (bool, error) {
 	switch raw.Type {
-	case typeBlockCompleted:
+	case typeBlockCompleted, typeLedgerRewound: // The latter holds all of the former.
 		if err := decodeLedger(raw, &l.done); err != nil {
 			return false, err
 		}
@@ -224,7 +257,7 @@ func (l *ledger) write(ctx context.Context, log Log, stream, typ string, v any) 
 func (l *ledger) planOf(b *block, holder string) BlockPlanned {
 	return BlockPlanned{
 		Block: b.number, From: b.from, To: b.to, Events: b.events, Rows: b.rowsPerTable(),
-		Poisoned: uint64(len(b.poison)), LastRecordedAt: b.lastTime, SHA256: b.sum(), Previous: l.done.SHA256, Holder: holder,
+		Poisoned: uint64(len(b.poison)), Aside: b.aside(), Replayed: b.replayed, LastReplay: l.done.LastReplay, LastRecordedAt: b.lastTime, SHA256: b.sum(), Previous: l.done.SHA256, Holder: holder,
 	}
 }
 
@@ -238,20 +271,25 @@ func (l *ledger) completionOf(holder string) BlockCompleted {
 	for table, n := range p.Rows {
 		rows[table] += n
 	}
-	return BlockCompleted{
+	done := BlockCompleted{
 		Block: p.Block, To: p.To, LastRecordedAt: p.LastRecordedAt, SHA256: p.SHA256, Attempt: l.attempt,
-		Events: l.done.Events + p.Events, Rows: rows, Poisoned: l.done.Poisoned + p.Poisoned,
-		Holder: holder,
+		Events: l.done.Events + p.Events, Rows: rows, Poisoned: l.done.Poisoned + p.Poisoned, LastReplay: l.done.LastReplay,
+		LastRewind: l.done.LastRewind, Holder: holder,
 	}
+	if len(p.Replayed) > 0 {
+		done.Events, done.Poisoned, done.LastReplay = l.done.Events, l.done.Poisoned-p.Events, p.Block
+		done.LastRecordedAt = l.done.LastRecordedAt
+	}
+	return done
 }
 
 // matches reports how b, made again from the log, differs from its plan.
 func (p *BlockPlanned) matches(b *block) error {
 	if b.number != p.Block || b.from != p.From || b.to != p.To || b.events != p.Events || b.sum() != p.SHA256 {
 		return fmt.Errorf("%w: the log has %d events to %d for block %d, the plan %d to %d",
-			errFatal, b.events, b.to, p.Block, p.Events, p.To)
+			errOtherEvents, b.events, b.to, p.Block, p.Events, p.To)
 	}
-	if rows := b.rowsPerTable(); !maps.Equal(rows, p.Rows) || uint64(len(b.poison)) != p.Poisoned {
+	if rows := b.rowsPerTable(); !maps.Equal(rows, p.Rows) || uint64(len(b.poison)) != p.Poisoned || !slices.Equal(b.aside(), p.Aside) {
 		return fmt.Errorf("%w: this program makes other rows of block %d than were planned (%v and %d poisoned, plan %v and %d): rebuild under a new generation",
 			errFatal, p.Block, rows, len(b.poison), p.Rows, p.Poisoned)
 	}

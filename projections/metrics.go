@@ -16,6 +16,7 @@ type Metrics struct {
 	poisoned  prometheus.Counter
 	redos     prometheus.Counter
 	deletions prometheus.Counter
+	rewinds   prometheus.Counter
 	inserts   prometheus.Histogram
 	rolled    prometheus.Counter
 	position  prometheus.Gauge
@@ -41,6 +42,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		poisoned:  counter("poisoned_total", "Events set aside because they cannot be made into rows."),
 		redos:     counter("redos_total", "Blocks made again after a crash, a fault or a takeover."),
 		deletions: counter("deletions_total", "Times that a block's rows were deleted because their count was wrong."),
+		rewinds:   counter("rewinds_total", "Times that the tables did not hold what the ledger says, and blocks were made again."),
 		inserts: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "keytrail_projection_insert_seconds", Help: "Time to write one block into all tables.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 2, 12),
@@ -50,7 +52,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		lag:      gauge("lag_seconds", "How long the oldest event that is not in the tables has been known."),
 	}
 	for _, c := range []prometheus.Collector{
-		m.blocks, m.events, m.rows, m.poisoned, m.redos, m.deletions, m.inserts, m.rolled, m.position, m.lag,
+		m.blocks, m.events, m.rows, m.poisoned, m.redos, m.deletions, m.rewinds, m.inserts, m.rolled, m.position, m.lag,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register projection metrics: %w", err)

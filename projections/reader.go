@@ -37,12 +37,14 @@ func (r *reader) run(ctx context.Context, number, from uint64) error {
 	defer sub.Close()
 	facts := make(chan fact, factsAhead)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.decode(ctx, sub, facts) })
+	g.Go(func() error { return r.decode(ctx, sub, from, facts) })
 	g.Go(func() error { return r.cut(ctx, number, from, facts) })
 	return g.Wait()
 }
 
-func (r *reader) decode(ctx context.Context, sub Subscription, facts chan<- fact) error {
+// decode makes facts of the events after position last. The log promises them in order,
+// none twice and none left out; one that is out of order is an error.
+func (r *reader) decode(ctx context.Context, sub Subscription, last uint64, facts chan<- fact) error {
 	for {
 		d, err := sub.Next(ctx)
 		if err != nil {
@@ -51,6 +53,10 @@ func (r *reader) decode(ctx context.Context, sub Subscription, facts chan<- fact
 		if d.Event == nil {
 			continue
 		}
+		if d.Event.Position <= last {
+			return &disorder{position: d.Event.Position, after: last}
+		}
+		last = d.Event.Position
 		select {
 		case facts <- r.decoder.fact(*d.Event):
 		case <-ctx.Done():

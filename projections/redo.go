@@ -2,8 +2,10 @@ package projections
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/eventlog"
@@ -11,7 +13,7 @@ import (
 
 // mendingsMax is how often one table's rows are deleted and inserted again before
 // the runner stops.
-const mendingsMax = 5
+const mendingsMax = 12
 
 // redo finishes the planned block that somebody, or an earlier turn, left: it makes
 // the rows again, counts what is there, and mends.
@@ -23,6 +25,10 @@ func (r *Runner) redo(ctx context.Context, l *ledger) error {
 	r.set(RunnerRedoing, nil)
 	r.cfg.Metrics.redos.Inc()
 	b, err := r.rebuild(ctx, l.plan)
+	if errors.Is(err, errOtherEvents) {
+		// Nobody saw the block: it is given up, on record, and cut anew.
+		return r.rewind(ctx, l, l.done, err.Error())
+	}
 	if err != nil {
 		return fmt.Errorf("make block %d again: %w", l.plan.Block, err)
 	}
@@ -35,21 +41,49 @@ func (r *Runner) redo(ctx context.Context, l *ledger) error {
 }
 
 // rebuild makes the rows of a planned block from the log.
-func (r *Runner) rebuild(ctx context.Context, plan *BlockPlanned) (*block, error) {
-	dec, err := newDecoder()
+func (r *Runner) rebuild(ctx context.Context, plan *BlockPlanned) (b *block, err error) {
+	for range readTries {
+		b, err = r.rebuildOnce(ctx, plan)
+		if _, again := errors.AsType[*disorder](err); !again && !errors.Is(err, errOtherEvents) {
+			break
+		}
+	}
+	return b, err
+}
+
+func (r *Runner) rebuildOnce(ctx context.Context, plan *BlockPlanned) (*block, error) {
+	dec, err := newDecoder(r.cfg.Decode)
 	if err != nil {
 		return nil, err
 	}
 	b := &block{}
 	b.start(plan.Block, plan.From)
-	err = readEvents(ctx, r.cfg.Log, plan.From, plan.To, func(raw eventlog.Raw) {
-		f := dec.fact(raw)
+	add := func(raw eventlog.Raw) {
+		f := dec.planned(raw, plan)
 		b.append(&f)
-	})
+	}
+	if len(plan.Replayed) > 0 {
+		b.replayed = plan.Replayed
+		err = readAside(ctx, r.cfg.Log, r.cfg.Generation, plan.Replayed, add)
+	} else {
+		err = readEvents(ctx, r.cfg.Log, plan.From, plan.To, add)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return b, plan.matches(b)
+}
+
+// errSetAside is why an event has no rows in the block that set it aside, whatever this
+// program can read.
+var errSetAside = fmt.Errorf("%w: it was set aside", errPoison)
+
+// planned returns raw as a fact of a planned block.
+func (d *decoder) planned(raw eventlog.Raw, plan *BlockPlanned) fact {
+	if _, aside := slices.BinarySearch(plan.Aside, raw.Position); aside {
+		return fact{raw: raw, poison: errSetAside}
+	}
+	return d.fact(raw)
 }
 
 // readEvents calls f with every event of evidence after position from up to to.
@@ -64,7 +98,7 @@ func readEvents(ctx context.Context, log Log, from, to uint64, f func(eventlog.R
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	defer sub.Close()
-	for {
+	for last := from; ; {
 		d, err := sub.Next(ctx)
 		if err != nil {
 			return fmt.Errorf("read the log: %w", err)
@@ -78,6 +112,10 @@ func readEvents(ctx context.Context, log Log, from, to uint64, f func(eventlog.R
 		if d.Event.Position > to {
 			return nil
 		}
+		if d.Event.Position <= last {
+			return &disorder{position: d.Event.Position, after: last}
+		}
+		last = d.Event.Position
 		f(*d.Event)
 		if d.Event.Position == to {
 			return nil
@@ -151,7 +189,10 @@ func (r *Runner) mendCounted(ctx context.Context, l *ledger, rows Rows, have uin
 			if err := r.cfg.Sink.Delete(ctx, rows.Table, l.plan.Block); err != nil {
 				return err
 			}
-			have = 0
+			var err error
+			if have, err = r.cfg.Sink.Count(ctx, rows.Table, l.plan.Block); err != nil {
+				return err
+			}
 		}
 		for attempt := uint64(0); attempt <= l.attempt && have == 0; attempt++ {
 			if err := r.cfg.Sink.Insert(ctx, rows, r.token(l.plan.Block, rows.Table, attempt)); err != nil {

@@ -81,6 +81,14 @@ func (r *Roller) touch(block uint64, touched map[Bucket]struct{}) {
 	}
 }
 
+// rescanAll makes the roller look for dirty hours in the table: marks were made there
+// that it was not told of.
+func (r *Roller) rescanAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rescan = true
+}
+
 // Run computes rollups until ctx ends, which is no error. Faults of the store are
 // logged and tried again: readers do not depend on the rollups being new.
 func (r *Roller) Run(ctx context.Context) error {

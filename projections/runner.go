@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"example.com/keytrail/domain"
 )
+
+// errAsked ends a turn because somebody wants something between two blocks.
+var errAsked = errors.New("asked for something else")
 
 // errFatal says that going on would make the tables wrong. It ends the runner.
 var errFatal = errors.New("projection stopped")
@@ -42,8 +46,13 @@ type RunnerConfig struct {
 	InsertTimeout time.Duration
 	// Limits bound blocks. Default [DefaultLimits].
 	Limits Limits
-	// Pace, if set, is called before each block is planned and may hold it back.
-	Pace func(ctx context.Context) error
+	// Decode reads events. Default [eventlog.Decode].
+	Decode Decode
+	// Replayed, if set, is told what came of a request to replay. An error has it told
+	// again.
+	Replayed func(ctx context.Context, done ReplayDone) error
+	// Yield, if set, is called before each block is planned and may hold it back.
+	Yield func(ctx context.Context) error
 	// Now is the clock. Required.
 	Now func() time.Time
 	// Roller, if set, is told which hours each block touched.
@@ -110,6 +119,16 @@ type Runner struct {
 	cfg  RunnerConfig
 	pace *pace
 
+	// checked is when all rows were counted last, suspect the position of an event that
+	// was delivered out of order, 0 for none. Both belong to Run.
+	checked time.Time
+	suspect uint64
+	// requested is the newest request to replay, wake has room for the news of it;
+	// replayed, which belongs to Run, is the newest that was done.
+	requested atomic.Uint64
+	wake      chan struct{}
+	replayed  uint64
+
 	mu     sync.Mutex // Guards status.
 	status RunnerStatus
 }
@@ -120,7 +139,7 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Runner{cfg: cfg, pace: newPace(), status: RunnerStatus{State: RunnerStopped}}, nil
+	return &Runner{cfg: cfg, pace: newPace(), wake: make(chan struct{}, 1), status: RunnerStatus{State: RunnerStopped}}, nil
 }
 
 // Status returns what the runner is doing.
@@ -159,6 +178,12 @@ func (r *Runner) Run(ctx context.Context) error {
 			r.cfg.Logger.InfoContext(ctx, "projection lease lost", slog.Any("error", err))
 			r.set(RunnerWaiting, nil)
 			continue
+		case errors.Is(err, errRewound), errors.Is(err, errAsked):
+			backoff = backoffFirst
+			continue
+		}
+		if d, ok := errors.AsType[*disorder](err); ok && (r.suspect == 0 || d.position < r.suspect) {
+			r.suspect = d.position
 		}
 		if r.cfg.Metrics.completed() != before {
 			backoff = backoffFirst
@@ -179,12 +204,24 @@ func (r *Runner) turn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.notForeign(ctx); err != nil {
+		return err
+	}
 	if l.plan != nil {
 		if err := r.redo(ctx, &l); err != nil {
 			return err
 		}
 	}
+	if err := r.check(ctx, &l); err != nil {
+		return err
+	}
+	if err := r.checkOrder(ctx, &l); err != nil {
+		return err
+	}
 	r.set(RunnerActive, nil)
+	if err := r.replay(ctx, &l); err != nil {
+		return err
+	}
 	if r.cfg.Roller != nil {
 		r.cfg.Roller.touch(l.done.Block, nil)
 	}
@@ -224,7 +261,7 @@ func (r *Runner) wait(ctx context.Context) (ledger, error) {
 
 // follow plans and writes one block after another, while the next is being read.
 func (r *Runner) follow(ctx context.Context, l *ledger) error {
-	dec, err := newDecoder()
+	dec, err := newDecoder(r.cfg.Decode)
 	if err != nil {
 		return err
 	}
@@ -240,6 +277,8 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
+			case <-r.wake:
+				return errAsked
 			case b := <-blocks:
 				began := r.cfg.Now()
 				if err := r.write(ctx, l, b); err != nil {
@@ -247,6 +286,11 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 				}
 				r.pace.wrote(r.cfg.Now().Sub(began))
 				free <- b
+				if r.cfg.Now().Sub(r.checked) >= checkEvery {
+					if err := r.check(ctx, l); err != nil {
+						return err
+					}
+				}
 			}
 		}
 	})
@@ -255,8 +299,8 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 
 // write plans b and carries the plan out.
 func (r *Runner) write(ctx context.Context, l *ledger, b *block) error {
-	if r.cfg.Pace != nil {
-		if err := r.cfg.Pace(ctx); err != nil {
+	if r.cfg.Yield != nil {
+		if err := r.cfg.Yield(ctx); err != nil {
 			return err
 		}
 	}

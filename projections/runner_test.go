@@ -271,9 +271,7 @@ func TestARunnerThatMakesOtherRowsThanPlannedStops(t *testing.T) {
 	}{
 		{"another number of rows", func(p *projections.BlockPlanned) { p.Rows["usage"]++ }},
 		{"another table", func(p *projections.BlockPlanned) { p.Rows["other"] = 1 }},
-		{"another hash", func(p *projections.BlockPlanned) { p.SHA256 = strings.Repeat("0", 64) }},
 		{"poison where there is none", func(p *projections.BlockPlanned) { p.Poisoned = 1 }},
-		{"an end that is no event's", func(p *projections.BlockPlanned) { p.To-- }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -302,6 +300,56 @@ func TestARunnerThatMakesOtherRowsThanPlannedStops(t *testing.T) {
 				}
 				if sink, ok := other.sink.(*simSink); !ok || len(sink.tables) != 0 {
 					t.Error("rows were written")
+				}
+			})
+		})
+	}
+}
+
+// TestABlockOfOtherEventsIsGivenUpAndMadeOfTheLog gives an unfinished plan of events that
+// the log does not hold there, as one cut from deliveries out of order is.
+func TestABlockOfOtherEventsIsGivenUpAndMadeOfTheLog(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*projections.BlockPlanned)
+	}{
+		{"another hash", func(p *projections.BlockPlanned) { p.SHA256 = strings.Repeat("0", 64) }},
+		{"an end that is no event's", func(p *projections.BlockPlanned) { p.To-- }},
+		{"fewer events", func(p *projections.BlockPlanned) { p.Events-- }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.use()
+				off := &offSink{Sink: r.sink, off: errors.New("away")}
+				r.sink = off
+				first, stop := context.WithTimeout(t.Context(), time.Second)
+				defer stop()
+				if err := r.runner("first").Run(first); err != nil {
+					t.Fatal(err)
+				}
+				plan := r.plans()[0]
+				tt.change(&plan)
+				data, err := json.Marshal(plan)
+				must(err)
+				r.log.streams[projections.LedgerStream(generation)][0].Data = data
+				off.off = nil
+				r.run(r.runner("second"))
+				tracker := r.tracker(nil)
+				r.run(tracker)
+				last := r.use()
+				if err := tracker.Wait(t.Context(), last.Position); err != nil {
+					t.Fatal(err)
+				}
+				if s := tracker.Status(); s.Events != 2 || s.Rows["usage"] != 2 {
+					t.Errorf("status %+v, want both uses once", s)
+				}
+				var rewound projections.LedgerRewound
+				raw := r.log.stream(projections.LedgerStream(generation))[1]
+				must(json.Unmarshal(raw.Data, &rewound))
+				if raw.Type != "ledger.rewound.v1" || rewound.Kept != 0 || rewound.Block != 2 || rewound.Reason == "" {
+					t.Errorf("the ledger goes on with %s %+v, want the block given up with a reason", raw.Type, rewound)
 				}
 			})
 		})

@@ -200,7 +200,7 @@ func (n *Node) buildRunner(t *Tables) error {
 	}
 	t.runner, err = NewRunner(RunnerConfig{
 		Log: n.cfg.Log, Sink: NewSink(t.store), Generation: t.Name, Holder: n.cfg.Holder, Alone: n.cfg.Alone, Now: n.cfg.Now,
-		Limits: n.cfg.Limits, Pace: func(ctx context.Context) error { return n.pace(ctx, t) }, Roller: t.roller, Metrics: n.cfg.Metrics, Logger: log.With(slog.String("component", "runner")),
+		Limits: n.cfg.Limits, Replayed: n.replayed, Yield: func(ctx context.Context) error { return n.yield(ctx, t) }, Roller: t.roller, Metrics: n.cfg.Metrics, Logger: log.With(slog.String("component", "runner")),
 	})
 	if err != nil {
 		return err
@@ -226,6 +226,7 @@ func (n *Node) runAll(ctx context.Context, t *Tables) error {
 		return nil
 	})
 	g.Go(func() error { return t.roller.Run(ctx) })
+	g.Go(func() error { return n.passOnReplays(ctx, t) })
 	g.Go(func() error {
 		return n.while(ctx, t.Name, func(ctx context.Context) error { return n.coordinate(ctx, t) }, GenerationBuilding, GenerationDiffers)
 	})

@@ -155,7 +155,7 @@ func (t *Tracker) follow(ctx context.Context) error {
 // ledgerEvent takes in one event of the ledger.
 func (t *Tracker) ledgerEvent(raw eventlog.Raw) error {
 	switch raw.Type {
-	case typeBlockCompleted:
+	case typeBlockCompleted, typeLedgerRewound: // The latter holds all of the former.
 		var done BlockCompleted
 		if err := decodeLedger(raw, &done); err != nil {
 			return err
@@ -262,8 +262,11 @@ func (t *Tracker) Lag() time.Duration {
 // that ends first. The runner of this process, if there is one, is told that somebody
 // waits.
 func (t *Tracker) Wait(ctx context.Context, position uint64) error {
-	if _, reached, _ := t.Completed(); reached < position && t.cfg.Runner != nil {
-		defer t.cfg.Runner.Await()()
+	t.mu.Lock()
+	reached, runner := t.done.To, t.runner
+	t.mu.Unlock()
+	if reached < position && runner != nil {
+		defer runner.Await()()
 	}
 	_, _, err := t.waitFor(ctx, func() bool { return t.known && t.done.To >= position })
 	return err

@@ -78,6 +78,8 @@ type VerifyOptions struct {
 	// is there is compared. Rollups that it went into must be there and hold at least what
 	// is left. The zero time says that nothing is ever dropped.
 	KeptSince time.Time
+	// Decode reads events. Default [eventlog.Decode].
+	Decode Decode
 	// Progress, if set, is called now and then, by one goroutine at a time.
 	Progress func(VerifyProgress)
 }
@@ -99,13 +101,17 @@ func Verify(ctx context.Context, log Log, store *clickhouse.Store, opt VerifyOpt
 	if opt.Progress == nil {
 		opt.Progress = func(VerifyProgress) {}
 	}
+	history, err := readHistory(ctx, log, opt.Generation)
+	if err != nil {
+		return Report{}, err
+	}
 	archives, _ := log.(*ArchiveLog)
 	if archives != nil {
 		log = archives.allowingGaps() // What is missing is compared by its seal.
 	}
 	v := &verifier{
-		archives: archives,
-		log:      log, store: store, opt: opt, last: l.done.Block,
+		archives: archives, blocks: history,
+		log: log, store: store, opt: opt, last: l.done.Block,
 		report:   Report{Generation: opt.Generation, Block: l.done.Block, Position: l.done.To, Rows: map[string]uint64{}},
 		findings: map[string]findingHash{},
 	}
@@ -140,6 +146,8 @@ type verifier struct {
 	store    *clickhouse.Store
 	opt      VerifyOptions
 	last     uint64 // The last completed block.
+	// blocks is what the ledger says of blocks that are not as others.
+	blocks ledgerHistory
 	// findings holds the newest state of each finding in the log.
 	findings map[string]findingHash
 

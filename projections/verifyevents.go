@@ -20,11 +20,11 @@ const verifyPage = 512
 // events compares the tables that hold one row for each record (usage, activity,
 // key_states) and the ledger with the log, block by block.
 func (v *verifier) events(ctx context.Context) (err error) {
-	dec, err := newDecoder()
+	dec, err := newDecoder(v.opt.Decode)
 	if err != nil {
 		return err
 	}
-	e := &eventVerifier{verifier: v, decoder: dec, block: &block{}}
+	e := &eventVerifier{verifier: v, decoder: dec, block: &block{}, aside: map[uint64]bool{}}
 	defer func() { err = errors.Join(err, closeAll(e.cursors...)) }()
 	if err := e.openCursors(ctx); err != nil {
 		return err
@@ -62,6 +62,8 @@ type eventVerifier struct {
 	chain   chain
 	sealed  *sealedPlaces
 	missing map[uint64]*sealedRow // The block's events that are in neither log nor archive.
+	aside   map[uint64]bool       // Positions that blocks set aside and that were not replayed.
+	asides  uint64                // How many were ever set aside.
 }
 
 // chain is how far the ledger was followed.
@@ -83,7 +85,11 @@ func (e *eventVerifier) openCursors(ctx context.Context) error {
 		if rows.Table == tableKeyStates {
 			order = order[:1]
 		}
-		c, err := openCursor(ctx, e.store, clickhouse.Select{Table: rows.Table, Where: []clickhouse.Cond{e.upTo()}, OrderBy: order}, rows.Columns)
+		where := []clickhouse.Cond{e.upTo()}
+		if len(e.blocks.replays) > 0 { // Their rows stand out of the order.
+			where = append(where, clickhouse.Not(clickhouse.In("block", e.blocks.replays)))
+		}
+		c, err := openCursor(ctx, e.store, clickhouse.Select{Table: rows.Table, Where: where, OrderBy: order}, rows.Columns)
 		if c != nil {
 			e.cursors = append(e.cursors, c)
 		}
@@ -112,6 +118,13 @@ func (e *eventVerifier) walk(ctx context.Context) error {
 				e.differ(Difference{Where: "ledger", Stream: stream, Revision: next, What: "event is missing"})
 			}
 			next = raw.Revision + 1
+			n, err := blockOf(raw)
+			if err != nil {
+				return err
+			}
+			if e.blocks.givenUp(n) {
+				continue
+			}
 			if err := e.ledgerEvent(ctx, raw); err != nil {
 				return err
 			}
@@ -138,6 +151,9 @@ func (e *eventVerifier) ledgerEvent(ctx context.Context, raw eventlog.Raw) error
 			wrong("plan of block %d from %d does not follow block %d to %d", p.Block, p.From, c.previous.Block, c.previous.To)
 		}
 		c.plan, c.previous, c.attempt = &p, p, 0
+		if len(p.Replayed) > 0 {
+			return e.verifyReplay(ctx, &p, wrong)
+		}
 		return e.verifyBlock(ctx, &p, wrong)
 	case typeBlockRetaken:
 		var r BlockRetaken
@@ -160,6 +176,16 @@ func (e *eventVerifier) ledgerEvent(ctx context.Context, raw eventlog.Raw) error
 			wrong("completion of block %d is not its plan's", done.Block)
 		}
 		c.completed, c.plan = done, nil
+	case typeLedgerRewound:
+		var w LedgerRewound
+		if err := decodeLedger(raw, &w); err != nil {
+			return err
+		}
+		if want := c.completed; w.To != want.To || w.SHA256 != want.SHA256 || w.Events != want.Events || w.Poisoned != want.Poisoned || !maps.Equal(w.Rows, want.Rows) {
+			wrong("the ledger is rewound to block %d, but not to what was completed there", w.Kept)
+		}
+		c.completed, c.plan = w.BlockCompleted, nil
+		c.previous = BlockPlanned{Block: w.Block, To: w.To, SHA256: w.SHA256}
 	default:
 		wrong("unknown event %q", raw.Type)
 	}
@@ -175,8 +201,11 @@ func sameCompletion(a, b BlockCompleted) bool {
 func (e *eventVerifier) verifyBlock(ctx context.Context, p *BlockPlanned, wrong func(string, ...any)) error {
 	e.block.start(p.Block, p.From)
 	e.places = map[uint64]eventlog.Raw{}
-	if err := e.read(ctx, p.To); err != nil {
+	if err := e.read(ctx, p); err != nil {
 		return err
+	}
+	for _, position := range p.Aside {
+		e.aside[position], e.asides = true, e.asides+1
 	}
 	missing, ended, err := e.sealed.upTo(p.To, e.places)
 	if err != nil {
@@ -212,8 +241,65 @@ func (e *eventVerifier) verifyBlock(ctx context.Context, p *BlockPlanned, wrong 
 	return nil
 }
 
-// read takes the events up to position to into the block.
-func (e *eventVerifier) read(ctx context.Context, to uint64) error {
+// verifyReplay makes a block of events that were set aside before again and compares its
+// rows.
+func (e *eventVerifier) verifyReplay(ctx context.Context, p *BlockPlanned, wrong func(string, ...any)) (err error) {
+	b := &block{}
+	b.start(p.Block, p.From)
+	b.replayed = p.Replayed
+	for _, position := range p.Replayed {
+		if !e.aside[position] {
+			wrong("block %d replays the event at %d, which is not set aside", p.Block, position)
+		}
+		delete(e.aside, position)
+	}
+	e.places = map[uint64]eventlog.Raw{}
+	err = readAside(ctx, e.log, e.opt.Generation, p.Replayed, func(raw eventlog.Raw) {
+		f := e.decoder.fact(raw)
+		b.append(&f)
+		e.places[raw.Position] = eventlog.Raw{Stream: raw.Stream, Revision: raw.Revision}
+	})
+	if err != nil {
+		return err
+	}
+	if err := p.matches(b); err != nil {
+		wrong("%v", err)
+	}
+	e.report.Poisoned -= min(e.report.Poisoned, b.events)
+	for table, n := range b.rowsPerTable() {
+		e.report.Rows[table] += n
+	}
+	for _, rows := range comparedTables(b) {
+		if err := e.compareReplay(ctx, b, rows); err != nil {
+			return err
+		}
+	}
+	e.keepFindings(b.findings.rows())
+	return nil
+}
+
+// compareReplay compares the rows of one table of a replayed block.
+func (e *eventVerifier) compareReplay(ctx context.Context, b *block, rows Rows) (err error) {
+	order := []string{"position", "idx"}
+	if rows.Table == tableKeyStates {
+		order = order[:1]
+	}
+	c, err := openCursor(ctx, e.store, clickhouse.Select{Table: rows.Table, Where: []clickhouse.Cond{clickhouse.Eq("block", b.number)}, OrderBy: order}, rows.Columns)
+	if c != nil {
+		defer func() { err = errors.Join(err, c.close()) }()
+	}
+	if err != nil {
+		return err
+	}
+	if err := e.compare(c, rows); err != nil {
+		return err
+	}
+	return e.extra(c, func() bool { return true })
+}
+
+// read takes the events of a plan into the block.
+func (e *eventVerifier) read(ctx context.Context, plan *BlockPlanned) error {
+	to := plan.To
 	for {
 		raw := e.ahead
 		if e.ahead = nil; raw == nil {
@@ -232,7 +318,7 @@ func (e *eventVerifier) read(ctx context.Context, to uint64) error {
 			e.ahead = raw
 			return nil
 		}
-		f := e.decoder.fact(*raw)
+		f := e.decoder.planned(*raw, plan)
 		e.block.append(&f)
 		e.places[raw.Position] = eventlog.Raw{Stream: raw.Stream, Revision: raw.Revision}
 		if raw.Position == to {
@@ -332,34 +418,22 @@ func keyOf(c *cursor) rowKey {
 	return k
 }
 
-// poisonStream checks that each poisoned event was set aside once.
+// poisonStream checks that each event that a block set aside is in the poison stream. One
+// that is there and stands in no block was set aside by a runner that lost the block to a
+// program that could read it.
 func (e *eventVerifier) poisonStream(ctx context.Context) error {
-	stream := PoisonStream(e.opt.Generation)
-	var n, last, next uint64
-	for {
-		events, err := e.log.ReadStream(ctx, stream, next, verifyPage)
-		if err != nil {
-			return fmt.Errorf("read poison stream: %w", err)
-		}
-		if len(events) == 0 {
-			break
-		}
-		for _, raw := range events {
-			next = raw.Revision + 1
-			var p EventPoisoned
-			if err := decodeLedger(raw, &p); err != nil {
-				return err
-			}
-			if p.Position <= last {
-				e.differ(Difference{Where: "log", Stream: raw.Stream, Revision: raw.Revision, What: fmt.Sprintf("event at %d is set aside twice or out of order", p.Position)})
-			}
-			if last = p.Position; p.Position <= e.report.Position {
-				n++
-			}
-		}
+	if e.asides == 0 {
+		return nil
 	}
-	if n != e.report.Poisoned {
-		e.differ(Difference{Where: "log", Stream: stream, What: fmt.Sprintf("%d events are set aside, %d cannot be projected", n, e.report.Poisoned)})
+	events, err := poisonEvents(ctx, e.log, e.opt.Generation)
+	if err != nil {
+		return err
+	}
+	for _, p := range events {
+		delete(e.aside, p.Position)
+	}
+	for position := range e.aside {
+		e.differ(Difference{Where: "log", Stream: PoisonStream(e.opt.Generation), Position: position, What: "an event is set aside in the ledger only"})
 	}
 	return nil
 }

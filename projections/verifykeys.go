@@ -230,7 +230,7 @@ func (k *keyVerifier) mark(account domain.AccountID, hour int64, b *bucket) {
 	default:
 		k.report.HoursDirty++
 	}
-	if b.dirty != b.touched && (b.dirty < b.touched || !k.mayBeGone(time.Unix(hour, 0))) {
+	if b.dirty != b.touched && (b.dirty < b.touched || !k.mayBeGone(time.Unix(hour, 0)) && !k.blocks.marked(b.dirty)) {
 		k.differ(Difference{Where: tableUsageBuckets, Block: b.dirty, What: fmt.Sprintf(
 			"hour %s of account %s is marked as touched by block %d, its uses say %d", hourText(hour), account, b.dirty, b.touched)})
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -34,6 +35,7 @@ type generationView struct {
 	Attempt         uint64                  `json:"attempt,omitempty" description:"How often that block was begun anew."`
 	Runner          string                  `json:"runner,omitempty" description:"What the worker of this node does about it."`
 	Fault           string                  `json:"fault,omitempty" description:"What keeps this node from it; for operators."`
+	ReplayDone      uint64                  `json:"replay_done,omitempty" description:"The newest request to replay that was carried out."`
 	Compared        *projections.Comparison `json:"compared,omitempty" description:"The newest comparison with the live tables."`
 }
 
@@ -73,6 +75,72 @@ func (a *app) generationRoutes() apidoc.Table {
 			Request:     generationRequest{}, Answers: []apidoc.Answer{{Status: http.StatusAccepted, Body: generationView{}}}, Handler: a.administrators(a.dropGeneration),
 		},
 	}
+}
+
+// poisonPath is the list of events that the tables could not take in.
+const poisonPath = "/v1/projections/poison"
+
+// poisonView is one event that was set aside.
+type poisonView struct {
+	Stream     string    `json:"stream" description:"Stream of the event."`
+	Revision   string    `json:"revision" description:"Its place in the stream."`
+	Position   string    `json:"position" description:"Its place in the log."`
+	EventID    string    `json:"event_id" description:"Its id."`
+	Type       string    `json:"type" description:"Its stored name."`
+	Reason     string    `json:"reason" description:"Why it could not be read; for operators."`
+	SetAsideAt time.Time `json:"set_aside_at" description:"When it was first set aside, UTC."`
+}
+
+// poisonAnswer lists what is set aside.
+type poisonAnswer struct {
+	Generation string       `json:"generation" description:"The set of tables that lacks the events."`
+	Events     []poisonView `json:"events"`
+}
+
+// replayAnswer names a request to try again what is set aside.
+type replayAnswer struct {
+	Generation string `json:"generation" description:"The set of tables that is asked."`
+	Request    uint64 `json:"request" description:"Number of the request: it is done when replay_done of the set of tables is not smaller."`
+}
+
+// poisonRoutes serve what is set aside, for the operator's administrators.
+func (a *app) poisonRoutes() apidoc.Table {
+	return apidoc.Table{
+		{
+			Method: http.MethodGet, Path: poisonPath, Group: "operation", Summary: "Events that the tables could not take in.",
+			Description: "They are set aside, in log order; every answer made of the tables says that it is incomplete while there are any.",
+			Answers:     apidoc.OK(poisonAnswer{}), Handler: a.administrators(a.listPoison),
+		},
+		{
+			Method: http.MethodPost, Path: poisonPath + "/replay", Group: "operation", Summary: "Try again what is set aside.",
+			Description: "For a program that can read what an earlier one could not. Rows are written exactly once, in blocks of their own.",
+			Answers:     []apidoc.Answer{{Status: http.StatusAccepted, Body: replayAnswer{}}}, Handler: a.administrators(a.replayPoison),
+		},
+	}
+}
+
+func (a *app) listPoison(c *gin.Context) error {
+	generation, events, err := a.tables.Poison(c.Request.Context())
+	if err != nil {
+		return fmt.Errorf("list what is set aside: %w", err)
+	}
+	answer := poisonAnswer{Generation: generation, Events: make([]poisonView, 0, len(events))}
+	for _, e := range events {
+		answer.Events = append(answer.Events, poisonView{
+			Stream: e.Stream, Revision: number(e.Revision), Position: number(e.Position), EventID: e.EventID, Type: e.Type, Reason: e.Reason, SetAsideAt: e.SetAsideAt,
+		})
+	}
+	c.JSON(http.StatusOK, answer)
+	return nil
+}
+
+func (a *app) replayPoison(c *gin.Context) error {
+	generation, request, err := a.tables.RequestReplay(c.Request.Context(), string(auth.CallerOf(c).Initiator.IAMID))
+	if err != nil {
+		return fmt.Errorf("ask for a replay: %w", err)
+	}
+	c.JSON(http.StatusAccepted, replayAnswer{Generation: generation, Request: request})
+	return nil
 }
 
 // administrators lets only administrators of the operator's account pass.
@@ -129,6 +197,9 @@ func (a *app) answerGeneration(c *gin.Context, name string) error {
 // viewOf tells a generation, as far as this node knows it.
 func (a *app) viewOf(g projections.Generation) generationView {
 	v := generationView{Name: g.Name, State: string(g.State), Accepted: g.Accepted, Compared: g.Compared, Block: "0", Position: "0", Head: "0"}
+	if g.Replayed != nil {
+		v.ReplayDone = g.Replayed.Request
+	}
 	t, ok := a.tables.Named(g.Name)
 	if !ok {
 		return v

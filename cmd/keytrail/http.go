@@ -21,7 +21,7 @@ func (a *app) buildHTTP() error {
 		Commands: a.commands, Auth: a.auth, Directory: a.directory, Refusals: a.refusals, Uses: a.recorder,
 		Lister: tables, Waiter: waiter{a.tables}, Activity: tables, Now: a.now,
 	})
-	uploads, check := ingest.UploadRoutes(a.usage, a.importer), slices.Concat(apidoc.Table{a.verifyRoute()}, a.generationRoutes(), a.horizonRoutes())
+	uploads, check := ingest.UploadRoutes(a.usage, a.importer), slices.Concat(apidoc.Table{a.verifyRoute()}, a.generationRoutes(), a.poisonRoutes(), a.horizonRoutes())
 	reads, err := query.New(query.Config{
 		Tables: answering{a.tables, a.tablesUp}, Projections: positions{a}, Access: a.access,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
