@@ -162,7 +162,8 @@ func restoreInto(ctx context.Context, r io.Reader, dir string) (_ Report, err er
 		return Report{}, err
 	}
 	go s.folder.run(ctx)
-	close(s.writer.stopped) // This goroutine is the writer.
+	close(s.writer.stopped) // This goroutine is the writer,
+	close(s.scavenger.done) // and nothing is scavenged.
 	report, err := s.writer.restoreFrom(ctx, r)
 	return report, errors.Join(err, s.close(context.WithoutCancel(ctx)))
 }

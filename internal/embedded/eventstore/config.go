@@ -40,6 +40,9 @@ type Config struct {
 	MaxAppendBytes int
 	// Clock gives the time of an append. Default time.Now.
 	Clock func() time.Time
+	// ScavengeEvery is how often events that limits hide are removed. Default an hour;
+	// below 0 never by itself.
+	ScavengeEvery time.Duration
 	// Files is the file system of the journal. Default the operating system's.
 	Files Files
 	// Logger receives the server's messages. Required.
@@ -54,6 +57,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now
+	}
+	if c.ScavengeEvery == 0 {
+		c.ScavengeEvery = time.Hour
 	}
 	if c.Files == nil {
 		c.Files = osFiles{}

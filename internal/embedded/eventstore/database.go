@@ -18,7 +18,7 @@ import (
 const databaseFile = "events.db"
 
 // schemaVersion is the version of the tables below. A file with a newer one is refused.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // schema is the log.
 //
@@ -53,7 +53,10 @@ CREATE TABLE runs (
 	block     INTEGER NOT NULL,
 	PRIMARY KEY (sid, first_rev)
 ) STRICT, WITHOUT ROWID;
-` + journalSchema
+` + tombstones + journalSchema
+
+// tombstones finds the streams that are gone for good, whose events can go.
+const tombstones = `CREATE INDEX tombstones ON runs (sid) WHERE first_rev = 9223372036854775807;`
 
 const journalSchema = `
 CREATE TABLE journal (
@@ -69,6 +72,7 @@ func upgrades() []string {
 	return []string{
 		1: `ALTER TABLE runs DROP COLUMN at;` + journalSchema,
 		2: `ALTER TABLE streams ADD COLUMN cut_below INTEGER NOT NULL DEFAULT 0;`,
+		3: tombstones,
 	}
 }
 

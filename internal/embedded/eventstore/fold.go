@@ -204,6 +204,29 @@ func (f *folder) fold(ctx context.Context) error {
 	return f.foldLocked(ctx, nil)
 }
 
+// drain moves all that is pending now into the tables.
+func (f *folder) drain(ctx context.Context) error {
+	f.mu.Lock()
+	newest := uint64(0)
+	if n := len(f.pending); n > 0 {
+		newest = f.pending[n-1].seq
+	}
+	f.mu.Unlock()
+	for f.holds(newest) {
+		if err := f.fold(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holds reports whether something up to record seq is not in the tables.
+func (f *folder) holds(seq uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.pending) > 0 && f.pending[0].seq <= seq
+}
+
 // foldLocked moves pending commits into the tables; with a state it takes all of
 // them and makes that the state of the journal, otherwise some.
 func (f *folder) foldLocked(ctx context.Context, state *journalState) error {

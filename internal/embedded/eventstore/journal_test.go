@@ -216,7 +216,7 @@ func TestOlderLogIsBroughtUpToDate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = db.ExecContext(t.Context(), `ALTER TABLE streams DROP COLUMN cut_below; ALTER TABLE runs ADD COLUMN at INTEGER NOT NULL DEFAULT 0; DROP TABLE journal; PRAGMA user_version = 1`)
+	_, err = db.ExecContext(t.Context(), `DROP INDEX tombstones; ALTER TABLE streams DROP COLUMN cut_below; ALTER TABLE runs ADD COLUMN at INTEGER NOT NULL DEFAULT 0; DROP TABLE journal; PRAGMA user_version = 1`)
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}

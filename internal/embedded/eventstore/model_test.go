@@ -24,6 +24,7 @@ type modelStream struct {
 	trim       uint64
 	metadata   bool // It has some.
 	tombstoned bool
+	gone       int // Events that were scavenged.
 }
 
 func (s *modelStream) deleted() bool { return s.trim == math.MaxInt64 }
@@ -36,7 +37,7 @@ func (s *modelStream) low() int {
 	if s.maxCount > 0 && uint64(len(s.events)) > s.maxCount {
 		low = len(s.events) - int(s.maxCount)
 	}
-	return max(low, int(min(s.trim, uint64(len(s.events)))))
+	return max(low, s.gone, int(min(s.trim, uint64(len(s.events)))))
 }
 
 // stands reports whether ids are the events from rev on.

@@ -27,6 +27,7 @@ type reader struct {
 
 	head, forwards, backwards, one         *sql.Stmt
 	runsForwards, runsBackwards, runNewest *sql.Stmt
+	limited                                *sql.Stmt
 }
 
 func newReader(ctx context.Context, db *sql.DB, r *recent, clock func() time.Time) (*reader, error) {
@@ -41,6 +42,9 @@ func newReader(ctx context.Context, db *sql.DB, r *recent, clock func() time.Tim
 		&rd.runsForwards:  runColumns + `WHERE sid = ?1 AND first_rev >= COALESCE((SELECT max(first_rev) FROM runs WHERE sid = ?1 AND first_rev <= ?2), 0) ORDER BY first_rev LIMIT ?3`,
 		&rd.runsBackwards: runColumns + `WHERE sid = ?1 AND first_rev <= ?2 ORDER BY first_rev DESC LIMIT ?3`,
 		&rd.runNewest:     runColumns + `WHERE sid = ?1 AND created >= ?2 ORDER BY first_rev LIMIT 1`,
+		&rd.limited: `SELECT name FROM streams WHERE max_count IS NOT NULL OR max_age_s IS NOT NULL OR trim_below IS NOT NULL
+UNION SELECT name FROM streams WHERE name >= '$$' AND name < '$%'
+UNION SELECT s.name FROM runs r JOIN streams s USING (sid) WHERE r.first_rev = 9223372036854775807`,
 	} {
 		var err error
 		if *stmt, err = db.PrepareContext(ctx, query); err != nil { //nolint:sqlclosecheck // Closed with its pool.
@@ -53,7 +57,7 @@ func newReader(ctx context.Context, db *sql.DB, r *recent, clock func() time.Tim
 // close lets go of the statements, without which the file stays open.
 func (r *reader) close() error {
 	var errs []error
-	for _, stmt := range []*sql.Stmt{r.head, r.forwards, r.backwards, r.one, r.runsForwards, r.runsBackwards, r.runNewest} {
+	for _, stmt := range []*sql.Stmt{r.head, r.forwards, r.backwards, r.one, r.runsForwards, r.runsBackwards, r.runNewest, r.limited} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
 		}
@@ -193,6 +197,14 @@ func (r *reader) open(ctx context.Context, name string) (stream, error) {
 // since returns the first revision of s that is not older than created, or the one
 // after its last.
 func (r *reader) since(ctx context.Context, s stream, created int64) (uint64, error) {
+	first, err := r.sinceOnce(ctx, s, created)
+	if err != nil { // Its block was scavenged between two looks, perhaps.
+		first, err = r.sinceOnce(ctx, s, created)
+	}
+	return first, err
+}
+
+func (r *reader) sinceOnce(ctx context.Context, s stream, created int64) (uint64, error) {
 	var x run
 	err := r.runNewest.QueryRowContext(ctx, s.sid, created).Scan(&x.first, &x.events, &x.created, &x.block)
 	switch {
@@ -206,15 +218,11 @@ func (r *reader) since(ctx context.Context, s stream, created int64) (uint64, er
 	case err != nil:
 		return 0, fmt.Errorf("read age of stream: %w", err)
 	}
-	b, err := scanBlock(r.one.QueryRowContext(ctx, clampInt(x.block)))
-	if err != nil {
+	w := &walker{reader: r, stream: s}
+	if err := w.find(ctx, x); err != nil {
 		return 0, err
 	}
-	frames, err := b.of(s.name, x, nil)
-	if err != nil {
-		return 0, err
-	}
-	for _, f := range frames {
+	for _, f := range w.frames {
 		if f.created >= created {
 			return f.rev, nil
 		}
@@ -329,21 +337,32 @@ func (w *walker) tables(ctx context.Context, stmt *sql.Stmt, from uint64) (int, 
 		if err := w.follows(ctx, x); err != nil {
 			return 0, err
 		}
-		if w.last == nil || w.last.first != x.block {
-			w.last, err = scanBlock(w.reader.one.QueryRowContext(ctx, clampInt(x.block)))
-			if errors.Is(err, sql.ErrNoRows) && w.gone != x.block {
-				w.gone = x.block
-				return 1, nil // Scavenged meanwhile: the runs have to be looked at again.
-			}
-			if err != nil {
-				return 0, err
-			}
+		err := w.find(ctx, x)
+		if err != nil && w.gone != x.block {
+			w.gone, w.last = x.block, nil
+			return 1, nil // Scavenged meanwhile, perhaps: look at the runs again.
 		}
-		if err := w.run(x, w.last); err != nil {
+		if err != nil {
+			return 0, err
+		}
+		if err := w.give(x); err != nil {
 			return 0, err
 		}
 	}
 	return len(runs), nil
+}
+
+// find gets the frames of x from its block.
+func (w *walker) find(ctx context.Context, x run) error {
+	if w.last == nil || w.last.first != x.block {
+		var err error
+		if w.last, err = scanBlock(w.reader.one.QueryRowContext(ctx, clampInt(x.block))); err != nil {
+			return err
+		}
+	}
+	var err error
+	w.frames, err = w.last.of(w.stream.name, x, w.frames)
+	return err
 }
 
 // follows checks that x holds the next revision of the walk, if it is not behind it,
@@ -371,6 +390,11 @@ func (w *walker) run(x run, b *block) error {
 	if w.frames, err = b.of(w.stream.name, x, w.frames); err != nil {
 		return err
 	}
+	return w.give(x)
+}
+
+// give yields those of the frames of x that are asked for.
+func (w *walker) give(x run) error {
 	if w.back {
 		slices.Reverse(w.frames)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // store is the log in a folder: the tables, the journal in front of them, the
@@ -20,12 +21,15 @@ type store struct {
 	folder  *folder
 	writer  *writer
 	log     *slog.Logger
+
+	scavenger     *scavenger
+	scavengeEvery time.Duration
 }
 
 // openStore opens the log in cfg.Dir, which the caller has locked, and brings what
 // the journal holds into the tables. Nothing runs yet.
 func openStore(ctx context.Context, cfg Config) (_ *store, err error) {
-	s := &store{log: cfg.Logger}
+	s := &store{log: cfg.Logger, scavengeEvery: cfg.ScavengeEvery}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.abandon(ctx))
@@ -63,6 +67,10 @@ func openStore(ctx context.Context, cfg Config) (_ *store, err error) {
 	}
 	s.folder = newFolder(s.tables, s.recent, s.journal, cfg.bounds, cfg.Logger)
 	s.writer.reader, s.writer.folder = s.reader, s.folder
+	s.scavenger = &scavenger{
+		tables: s.tables, reader: s.reader, folder: s.folder, log: cfg.Logger,
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
 	if err = s.writer.replay(ctx, records); err != nil {
 		return nil, err
 	}
@@ -175,6 +183,7 @@ func (g *group) restore(ctx context.Context, f frame, raw []byte) error {
 func (s *store) start(ctx context.Context) {
 	go s.writer.run(ctx)
 	go s.folder.run(ctx)
+	go s.scavenger.every(ctx, s.scavengeEvery)
 }
 
 // close ends everything; what was acknowledged is in the tables then, and if they
@@ -182,6 +191,8 @@ func (s *store) start(ctx context.Context) {
 // more.
 func (s *store) close(ctx context.Context) error {
 	s.writer.stop()
+	close(s.scavenger.stop)
+	<-s.scavenger.done
 	folded, err := s.folder.close(context.WithoutCancel(ctx))
 	return errors.Join(err, s.journal.close(ctx, folded), s.reader.close(), s.tables.close(), s.db.close())
 }

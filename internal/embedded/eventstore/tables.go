@@ -63,24 +63,33 @@ func readState(ctx context.Context, q queryer) (journalState, error) {
 // fold writes commits, oldest first, and the state of the journal behind them in one
 // transaction. After an error the outcome is in the file.
 func (t *tables) fold(ctx context.Context, batch []*commit, state journalState) error {
-	tx, err := t.conn.BeginTx(ctx, nil)
-	if err != nil {
+	if err := t.transact(ctx, func(tx *sql.Tx) error { return t.insert(ctx, tx, batch, state) }); err != nil {
 		return fmt.Errorf("fold: %w", err)
 	}
-	if err := t.insert(ctx, tx, batch, state); err != nil {
+	if f := t.faults.Load(); f != nil && f.afterFold != nil {
+		return f.afterFold()
+	}
+	return nil
+}
+
+// transact commits what fn does. After an error of the commit the outcome is in the
+// file.
+func (t *tables) transact(ctx context.Context, fn func(*sql.Tx) error) error {
+	tx, err := t.conn.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := fn(tx); err != nil {
 		if undo := tx.Rollback(); undo != nil && !errors.Is(undo, sql.ErrTxDone) {
 			err = errors.Join(err, undo)
 		}
-		return fmt.Errorf("fold: %w", err)
+		return err
 	}
 	if err := tx.Commit(); err != nil {
 		// SQLite may leave the transaction open after a failed commit; database/sql
 		// does not, so close it by hand. There is none to close if it was rolled back.
 		_, _ = t.conn.ExecContext(ctx, `ROLLBACK`)
-		return fmt.Errorf("fold: commit: %w", err)
-	}
-	if f := t.faults.Load(); f != nil && f.afterFold != nil {
-		return f.afterFold()
+		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
 }
