@@ -234,6 +234,7 @@ type table struct {
 	rows  map[string]*counts
 	kills int
 	calls int               // System calls that were made to fail or wait.
+	parts int               // Sectors that were torn.
 	not   map[string]string // What this machine cannot do.
 }
 
@@ -253,6 +254,12 @@ func (t *table) spoilt(calls int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.calls += calls
+}
+
+func (t *table) torn(sectors int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.parts += sectors
 }
 
 func (t *table) untried(name string, err error) {
@@ -288,7 +295,7 @@ func (t *table) String() string {
 		all.add(*t.rows[name])
 	}
 	row("all", all)
-	fmt.Fprintf(&b, "\n%d processes killed, %d system calls made to fail or wait.\n", t.kills, t.calls)
+	fmt.Fprintf(&b, "\n%d processes killed, %d system calls made to fail or wait, %d sectors torn.\n", t.kills, t.calls, t.parts)
 	for name, why := range t.not {
 		fmt.Fprintf(&b, "\nNOT TRIED: %s: %s\n", name, why)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -48,7 +49,7 @@ func one() arrangement {
 			{name: "slow disk under the log", odds: 2, do: slowCalls(logFiles)},
 			{name: "EIO in the engine's files", odds: 2, do: failCalls("error=EIO", engineFiles, 200*time.Millisecond, 4*time.Second)},
 			{name: "slow disk under the engine", odds: 2, do: slowCalls(engineFiles)},
-			{name: "slow disk under the log, then killed", kills: 1, odds: 2, do: slowThenKill},
+			{name: "torn write: killed before a sync, parts of what was written lost or garbled", kills: 1, odds: 4, do: tear},
 		},
 	}
 }
@@ -229,6 +230,14 @@ func spoilClients(link func(e *episode) faults.Link) func(context.Context, *epis
 // target finds a process and those of its files whose calls are to go wrong.
 type target func(e *episode) (pid int, paths []string, err error)
 
+// all is the same process with all its files, those too that it makes later on.
+func (of target) all() target {
+	return func(e *episode) (int, []string, error) {
+		pid, _, err := of(e)
+		return pid, nil, err
+	}
+}
+
 // logFiles are the files of the event log, in the server.
 func logFiles(e *episode) (int, []string, error) {
 	dir := filepath.Join(e.data, "eventstore")
@@ -263,7 +272,7 @@ func failCalls(errno string, of target, low, high time.Duration) func(context.Co
 	return func(ctx context.Context, e *episode) error {
 		calls := writeCalls()
 		if e.rng.IntN(2) == 0 {
-			calls = syncCalls()
+			calls, of = syncCalls(), of.all()
 		}
 		when := ""
 		if n := e.rng.IntN(4); n > 0 {
@@ -277,9 +286,12 @@ func failCalls(errno string, of target, low, high time.Duration) func(context.Co
 func slowCalls(of target) func(context.Context, *episode) error {
 	return func(ctx context.Context, e *episode) error {
 		wait := e.between(20*time.Millisecond, 600*time.Millisecond)
-		return e.spoil(ctx, of, syncCalls(), fmt.Sprintf("delay_enter=%d", wait.Microseconds()), e.between(time.Second, 3*time.Second))
+		return e.spoil(ctx, of.all(), syncCalls(), "delay_enter="+micros(wait), e.between(time.Second, 3*time.Second))
 	}
 }
+
+// micros is a duration as strace takes it.
+func micros(d time.Duration) string { return strconv.FormatInt(d.Microseconds(), 10) }
 
 // spoil makes calls go wrong for a while.
 func (e *episode) spoil(ctx context.Context, of target, calls []string, inject string, d time.Duration) error {
@@ -302,25 +314,4 @@ func (e *episode) unspoil(tr *faults.Trace) error {
 	e.log.note("%d calls were spoilt", spoilt)
 	e.total.spoilt(spoilt)
 	return err
-}
-
-// slowThenKill kills the server while it waits for the disk: much is written that is
-// neither synced nor acknowledged.
-func slowThenKill(ctx context.Context, e *episode) error {
-	pid, paths, err := logFiles(e)
-	if err != nil {
-		return err
-	}
-	tr, err := faults.StartTrace(ctx, pid, faults.Spoil{Calls: syncCalls(), Inject: "delay_enter=400000", Paths: paths})
-	if err != nil {
-		return err
-	}
-	pause(e.between(50*time.Millisecond, 900*time.Millisecond))
-	if err := e.nodes[0].end(); err != nil {
-		return errors.Join(err, e.unspoil(tr))
-	}
-	if err := e.unspoil(tr); err != nil {
-		return err
-	}
-	return e.nodes[0].start(ctx)
 }
