@@ -59,10 +59,11 @@ func (e *Error) Is(target error) bool {
 }
 
 // temporary lists overload (202, 252, 439), broken network to storage or peers
-// (209, 210, 279, 999) and replicas that cannot take writes yet (242, 285, 319).
+// (209, 210, 279, 999), replicas that cannot take writes yet (242, 285, 319), and damaged
+// parts, which a replica fetches again and the embedded engine starts anew for (226, 246).
 func temporary(code int) bool {
 	switch code {
-	case 202, 209, 210, 242, 252, 279, 285, 319, 439, 999:
+	case 202, 209, 210, 226, 242, 246, 252, 279, 285, 319, 439, 999:
 		return true
 	}
 	return false

@@ -196,7 +196,8 @@ func serveChild(cfg childConfig) error {
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	h, err := newHandler(sessions, logger)
+	damage := make(chan error, 1)
+	h, err := newHandler(sessions, logger, damage)
 	if err != nil {
 		return err
 	}
@@ -211,11 +212,12 @@ func serveChild(cfg childConfig) error {
 	if err := file.Close(); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	return serve(listener, h)
+	return serve(listener, h, cfg.dir, damage, logger)
 }
 
-// serve answers until the parent says stop, or is gone.
-func serve(listener net.Listener, h http.Handler) error {
+// serve answers until the parent says stop, or is gone, or a part is damaged that a new
+// start may mend.
+func serve(listener net.Listener, h http.Handler, dir string, damage <-chan error, logger *slog.Logger) error {
 	server := &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
@@ -224,6 +226,7 @@ func serve(listener net.Listener, h http.Handler) error {
 	if err := json.NewEncoder(os.Stdout).Encode(report{Ready: true}); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
+	go heal(server, dir, damage, logger)
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
@@ -240,6 +243,26 @@ func serve(listener net.Listener, h http.Handler) error {
 	// The engine is left as it is: what it acknowledged is stored, and its own
 	// shutdown is not reliable.
 	return nil
+}
+
+// heal ends the process for a damaged part, at most once in a while.
+func heal(server *http.Server, dir string, damage <-chan error, logger *slog.Logger) {
+	for err := range damage {
+		due, markErr := mayHeal(dir, time.Now())
+		if markErr != nil {
+			logger.Error("damaged_part", slog.Any("error", errors.Join(err, markErr)))
+			continue
+		}
+		if !due {
+			logger.Error("damaged_part_stays", slog.Any("error", err))
+			continue
+		}
+		logger.Error("damaged_part_new_start", slog.Any("error", err))
+		ctx, cancel := context.WithTimeout(context.Background(), healGrace)
+		_ = server.Shutdown(ctx) // Whoever is not served by then repeats itself.
+		cancel()
+		os.Exit(4)
+	}
 }
 
 // toldToStop waits for the parent's word; false when the leash broke.

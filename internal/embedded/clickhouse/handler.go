@@ -28,14 +28,16 @@ type handler struct {
 	hello   []byte
 	logger  *slog.Logger
 	aborted func() // Breaks the connection under an answer.
+	damage  chan<- error
 }
 
-func newHandler(p *pool, logger *slog.Logger) (http.Handler, error) {
+// newHandler returns the interface. It tells of damaged parts on damage, if there is room.
+func newHandler(p *pool, logger *slog.Logger, damage chan<- error) (http.Handler, error) {
 	answer, err := hello(p.lib.version())
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{pool: p, hello: answer, logger: logger, aborted: func() { panic(http.ErrAbortHandler) }}
+	h := &handler{pool: p, hello: answer, logger: logger, aborted: func() { panic(http.ErrAbortHandler) }, damage: damage}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ping", h.ping)
 	mux.HandleFunc("/", h.statement)
@@ -90,6 +92,20 @@ func (h *handler) statement(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		h.fail(r.Context(), w, err)
+		if !data { // What is wrong with an insert's data is no damage of ours.
+			h.tell(err)
+		}
+	}
+}
+
+// tell passes on that a part is damaged.
+func (h *handler) tell(err error) {
+	if errors.Is(err, errClientLeft) || errors.Is(err, errReported) || !damaged(asException(err).code) {
+		return
+	}
+	select {
+	case h.damage <- err:
+	default: // It is known.
 	}
 }
 
@@ -226,6 +242,7 @@ func (h *handler) late(ctx context.Context, w http.ResponseWriter, sent bool, ta
 	if !sent {
 		return err
 	}
+	h.tell(err)
 	text := asException(err).text
 	frame := fmt.Sprintf("\r\n__exception__\r\n%s\r\n%s\n%d %s\r\n__exception__\r\n", tag, text, len(text), tag)
 	h.write(ctx, w, []byte(frame))
