@@ -223,6 +223,10 @@ func (e *episode) finish() {
 		e.t.Errorf("%s: data and log.txt stay in %s %s; odd answers: %v", e.where, e.dir, kept, e.book.texts)
 		return
 	}
+	if setting(e.t, "KEYTRAIL_TORTURE_KEEP", 0) != 0 {
+		e.t.Logf("%s: log.txt stays in %s", e.where, e.dir)
+		return
+	}
 	if err := e.remove(); err != nil {
 		e.t.Errorf("%s: %v", e.where, err)
 	}

@@ -18,7 +18,7 @@ const (
 	// yet and nobody was told that it is.
 	syncDelay = 800 * time.Millisecond
 	// tornMax is how old, at the kill, the last look at the files may be.
-	tornMax = 500 * time.Millisecond
+	tornMax = syncDelay / 2
 )
 
 // tear kills the server between a write to the journal and its sync, and then makes the
@@ -31,8 +31,10 @@ func tear(ctx context.Context, e *episode) error {
 		return err
 	}
 	before, looked, err := e.untilWritten()
-	killErr := n.end()
 	age := time.Since(looked)
+	// The kill takes effect at once, also on threads that wait in a sync: those never sync.
+	// Only its end waits for strace.
+	killErr := n.end()
 	if err := errors.Join(err, killErr, e.unspoil(tr)); err != nil {
 		return err
 	}
