@@ -92,6 +92,12 @@ type Detector struct {
 const (
 	// detectorBlocksMax bounds the blocks that are evaluated at once.
 	detectorBlocksMax = 64
+	// detectorShare: while blocks keep coming, an evaluation begins this many times what
+	// the last one took after that began, or detectorRestMax after it; what has come
+	// meanwhile is evaluated together. Every evaluation asks the same questions, however
+	// many blocks it is about, of the store that the blocks are written to.
+	detectorShare   = 8
+	detectorRestMax = 2 * time.Second
 	// detectorProgressEvery is after how many blocks without findings the progress is
 	// written; as many are evaluated again after a restart, at most.
 	detectorProgressEvery = 16
@@ -172,9 +178,28 @@ func (d *Detector) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("wait for a block: %w", err)
 		}
+		began := d.cfg.Now()
 		if err := run.evaluate(ctx, min(to, run.done+detectorBlocksMax)); err != nil {
 			return err
 		}
+		if run.done < to {
+			continue // It is behind: the more at once, the better.
+		}
+		if err := d.rest(ctx, d.cfg.Now().Sub(began)); err != nil {
+			return err
+		}
+	}
+}
+
+// rest waits after an evaluation that took so long.
+func (d *Detector) rest(ctx context.Context, took time.Duration) error {
+	t := time.NewTimer(min((detectorShare-1)*took, detectorRestMax))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("rest: %w", ctx.Err())
 	}
 }
 

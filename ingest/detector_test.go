@@ -544,3 +544,87 @@ func TestDetectorWantsAllItNeeds(t *testing.T) {
 		t.Error("a detector without anything was made")
 	}
 }
+
+// slowRule is gapRule on a store that takes its time, and remembers what it was asked.
+type slowRule struct {
+	gapRule
+	took  time.Duration
+	asked [][2]uint64
+	ended []time.Time
+}
+
+func (r *slowRule) EvaluateBlocks(ctx context.Context, from, to uint64) ([]domain.Finding, error) {
+	r.asked = append(r.asked, [2]uint64{from, to})
+	<-time.After(r.took)
+	r.ended = append(r.ended, time.Now())
+	return r.gapRule.EvaluateBlocks(ctx, from, to)
+}
+
+// growingBlocks completes a block every 50 ms, up to last.
+type growingBlocks struct {
+	began time.Time
+	last  uint64
+	idle  func()
+}
+
+func (b growingBlocks) WaitBlock(ctx context.Context, after uint64) (block, position uint64, err error) {
+	if after >= b.last {
+		b.idle()
+		<-ctx.Done()
+		return 0, 0, ctx.Err()
+	}
+	due := b.began.Add(time.Duration(after+1) * 50 * time.Millisecond)
+	select {
+	case <-time.After(time.Until(due)):
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
+	return min(uint64(time.Since(b.began)/(50*time.Millisecond)), b.last), 0, nil
+}
+
+// While blocks keep coming they are evaluated together, in an eighth of the time,
+// each within two evaluations and two seconds; the findings are those of one by one.
+func TestBlocksThatKeepComingAreEvaluatedTogether(t *testing.T) {
+	for _, took := range []time.Duration{0, 20 * time.Millisecond, 150 * time.Millisecond, 900 * time.Millisecond} {
+		t.Run(took.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const blocks = 200 // Ten seconds.
+				log, ctx, began := newDetectorMemLog(), t.Context(), time.Now()
+				ctx, cancel := context.WithCancel(ctx)
+				defer cancel()
+				rule := &slowRule{gapRule: inOrder, took: took}
+				d, err := ingest.NewDetector(ingest.DetectorConfig{
+					Log: log, Blocks: growingBlocks{began: began, last: blocks, idle: cancel}, Evaluator: rule, Generation: "g1",
+					Now: time.Now, RetryAfter: time.Second, Logger: slog.New(slog.DiscardHandler),
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := d.Run(ctx); err != nil {
+					t.Fatal(err)
+				}
+				next, late := uint64(1), time.Duration(0)
+				for i, a := range rule.asked {
+					if a[0] != next {
+						t.Fatalf("evaluation %d begins at block %d, want %d", i, a[0], next)
+					}
+					late = max(late, rule.ended[i].Sub(began)-time.Duration(a[0])*50*time.Millisecond)
+					next = a[1] + 1
+				}
+				if next != blocks+1 {
+					t.Errorf("evaluated up to block %d, want %d", next-1, blocks)
+				}
+				busy, all := time.Duration(len(rule.asked))*took, time.Since(began)
+				if took < 200*time.Millisecond && busy > all/8+took {
+					t.Errorf("evaluating took %s of %s", busy, all)
+				}
+				if late > 2*time.Second+2*took {
+					t.Errorf("a block was evaluated %s after it was completed", late)
+				}
+				if diff := cmp.Diff(wholeFindings(t, inOrder), checkFindings(t, log)); diff != "" {
+					t.Errorf("findings (-whole +detector):\n%s", diff)
+				}
+			})
+		})
+	}
+}
