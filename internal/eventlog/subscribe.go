@@ -10,14 +10,9 @@ import (
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 )
 
-const (
-	// deliveriesMax is how many deliveries wait between the connection and Next. The
-	// server is slowed down beyond that.
-	deliveriesMax = 512
-	// checkpointEvents is how many events the server considers between checkpoints:
-	// the client's own windows of 32.
-	checkpointEvents = 32
-)
+// checkpointEvents is how many events the server considers between checkpoints: the
+// client's own windows of 32.
+const checkpointEvents = 32
 
 // Subscription follows the log. Its deliveries come in log order, none twice and
 // none skipped, across any number of breaks. One goroutine at a time may call
@@ -26,7 +21,7 @@ type Subscription struct {
 	log    *Log
 	opt    SubscribeOptions
 	cancel context.CancelFunc
-	out    chan Delivery
+	out    *deliveries
 	done   chan struct{}
 	err    error // Why it ended; read after done is closed.
 }
@@ -44,7 +39,7 @@ func (l *Log) Subscribe(ctx context.Context, opt SubscribeOptions) (*Subscriptio
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Subscription{
 		log: l, opt: opt, cancel: cancel,
-		out: make(chan Delivery, deliveriesMax), done: make(chan struct{}),
+		out: newDeliveries(), done: make(chan struct{}),
 	}
 	if err := l.register(s); err != nil {
 		cancel()
@@ -80,18 +75,20 @@ func (l *Log) register(s *Subscription) error {
 // Next returns the next delivery. It waits while the log is unavailable; its error
 // is ctx's, [ErrClosed], or that the log refuses the subscription for good.
 func (s *Subscription) Next(ctx context.Context) (Delivery, error) {
-	select {
-	case d := <-s.out:
-		return d, nil
-	default:
-	}
-	select {
-	case d := <-s.out:
-		return d, nil
-	case <-s.done:
-		return Delivery{}, s.err
-	case <-ctx.Done():
-		return Delivery{}, ctx.Err()
+	for {
+		if d, ok := s.out.take(); ok {
+			return d, nil
+		}
+		select {
+		case <-s.out.ready:
+		case <-s.done:
+			if d, ok := s.out.take(); ok {
+				return d, nil
+			}
+			return Delivery{}, s.err
+		case <-ctx.Done():
+			return Delivery{}, ctx.Err()
+		}
 	}
 }
 
@@ -183,10 +180,8 @@ func (f *follower) followOn(ctx context.Context, c *esdb.Client) error {
 			return e.SubscriptionDropped.Error
 		}
 		if d, ok := f.delivery(e); ok {
-			select {
-			case f.out <- d:
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := f.out.put(ctx, d); err != nil {
+				return err
 			}
 		}
 	}
@@ -194,24 +189,24 @@ func (f *follower) followOn(ctx context.Context, c *esdb.Client) error {
 
 // delivery turns one message of the client into a delivery, or false if it is not
 // worth one.
-func (f *follower) delivery(e *esdb.SubscriptionEvent) (Delivery, bool) {
+func (f *follower) delivery(e *esdb.SubscriptionEvent) (delivered, bool) {
 	switch {
 	case e.EventAppeared != nil:
-		r := rawOf(e.EventAppeared.OriginalEvent())
-		if f.begun && r.Position <= f.last {
-			return Delivery{}, false // Seen before the break.
+		r := e.EventAppeared.OriginalEvent()
+		if f.begun && r.Position.Commit <= f.last {
+			return delivered{}, false // Seen before the break.
 		}
-		f.last, f.begun = r.Position, true
-		f.newest = max(f.newest, r.Position)
-		return Delivery{Event: &r, Position: f.newest}, true
+		f.last, f.begun = r.Position.Commit, true
+		f.newest = max(f.newest, r.Position.Commit)
+		return delivered{event: r, Delivery: Delivery{Position: f.newest}}, true
 	case e.CheckPointReached != nil:
 		if e.CheckPointReached.Commit <= f.newest {
-			return Delivery{}, false
+			return delivered{}, false
 		}
 		f.newest = e.CheckPointReached.Commit
-		return Delivery{Position: f.newest}, true
+		return delivered{Delivery: Delivery{Position: f.newest}}, true
 	case e.CaughtUp != nil:
-		return Delivery{CaughtUp: true, Position: f.newest}, true
+		return delivered{Delivery: Delivery{CaughtUp: true, Position: f.newest}}, true
 	}
-	return Delivery{}, false
+	return delivered{}, false
 }

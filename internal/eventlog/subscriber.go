@@ -216,7 +216,7 @@ func (d *dispatcher) step() bool {
 	var out chan<- *message.Message
 	var m *message.Message
 	var cancel context.CancelFunc
-	var in <-chan Delivery
+	var in <-chan struct{}
 	switch {
 	case d.next != nil:
 		out = d.out
@@ -225,7 +225,14 @@ func (d *dispatcher) step() bool {
 		ctx, cancel = context.WithCancel(d.ctx)
 		m.SetContext(ctx)
 	case len(d.flying) < d.cfg.Window:
-		in = d.sub.out
+		if v, ok := d.sub.out.take(); ok {
+			if v.Event != nil {
+				d.next = &flight{raw: *v.Event}
+				d.flying = append(d.flying, d.next)
+			}
+			return true
+		}
+		in = d.sub.out.ready
 	}
 	sent := false
 	defer func() {
@@ -238,11 +245,7 @@ func (d *dispatcher) step() bool {
 		sent = true
 		d.watch(d.next, m, cancel)
 		d.next = nil
-	case v := <-in:
-		if v.Event != nil {
-			d.next = &flight{raw: *v.Event}
-			d.flying = append(d.flying, d.next)
-		}
+	case <-in: // There is something to take.
 	case s := <-d.settled:
 		d.settle(s)
 	case <-d.sub.done:
