@@ -19,8 +19,8 @@ type Metrics struct {
 	rewinds   prometheus.Counter
 	inserts   prometheus.Histogram
 	rolled    prometheus.Counter
-	position  prometheus.Gauge
-	lag       prometheus.Gauge
+	// By generation.
+	position, lag, rate, held, attempt, aside, pending *prometheus.GaugeVec
 
 	done atomic.Uint64
 }
@@ -30,8 +30,8 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "keytrail_projection_" + name, Help: help})
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "keytrail_projection_" + name, Help: help})
+	byGeneration := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "keytrail_projection_" + name, Help: help}, []string{"generation"})
 	}
 	m := &Metrics{
 		blocks: counter("blocks_total", "Blocks completed by this process."),
@@ -48,11 +48,17 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.01, 2, 12),
 		}),
 		rolled:   counter("rolled_hours_total", "Hours of an account whose rollup was computed."),
-		position: gauge("position", "Log position that the tables are complete up to."),
-		lag:      gauge("lag_seconds", "How long the oldest event that is not in the tables has been known."),
+		position: byGeneration("position", "Log position that the tables are complete up to."),
+		lag:      byGeneration("lag_seconds", "How long the oldest event that is not in the tables has been known."),
+		rate:     byGeneration("events_per_second", "Events that the tables took in, over the last seconds."),
+		held:     byGeneration("held", "1 on the node whose runner writes the tables, else 0."),
+		attempt:  byGeneration("attempt", "How often the block that is being written was begun anew; 0 if nothing is under way or wrong."),
+		aside:    byGeneration("poisoned", "Events that are set aside because they could not be read."),
+		pending:  byGeneration("rollups_pending", "Hours of an account whose rollup is to be computed; readers take them from the uses."),
 	}
 	for _, c := range []prometheus.Collector{
 		m.blocks, m.events, m.rows, m.poisoned, m.redos, m.deletions, m.rewinds, m.inserts, m.rolled, m.position, m.lag,
+		m.rate, m.held, m.attempt, m.aside, m.pending,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register projection metrics: %w", err)
@@ -77,8 +83,29 @@ func (m *Metrics) completed() uint64 { return m.done.Load() }
 
 func (m *Metrics) inserted(took time.Duration) { m.inserts.Observe(took.Seconds()) }
 
-// follow shows how far the tables are.
-func (m *Metrics) follow(position uint64, lag time.Duration) {
-	m.position.Set(float64(position))
-	m.lag.Set(lag.Seconds())
+// follow shows how tables are.
+func (m *Metrics) follow(s TrackerStatus) {
+	set := func(g *prometheus.GaugeVec, v float64) { g.WithLabelValues(s.Generation).Set(v) }
+	set(m.position, float64(s.Position))
+	set(m.lag, s.Lag.Seconds())
+	set(m.rate, s.EventsPerSecond)
+	set(m.attempt, float64(s.Attempt))
+	set(m.aside, float64(s.Poisoned))
+	held := 0.0
+	if s.Runner.writes() {
+		held = 1
+	}
+	set(m.held, held)
+}
+
+// rollups shows how many hours a roller has before it.
+func (m *Metrics) rollups(generation string, hours int) {
+	m.pending.WithLabelValues(generation).Set(float64(hours))
+}
+
+// forget drops the figures of tables that are no more.
+func (m *Metrics) forget(generation string) {
+	for _, g := range []*prometheus.GaugeVec{m.position, m.lag, m.rate, m.held, m.attempt, m.aside, m.pending} {
+		g.DeleteLabelValues(generation)
+	}
 }

@@ -30,10 +30,12 @@ const (
 
 // RollerConfig configures a [Roller].
 type RollerConfig struct {
-	Store   *clickhouse.Store
-	Now     func() time.Time // Required.
-	Metrics *Metrics
-	Logger  *slog.Logger
+	// Generation names the tables, for the metrics.
+	Generation string
+	Store      *clickhouse.Store
+	Now        func() time.Time // Required.
+	Metrics    *Metrics
+	Logger     *slog.Logger
 }
 
 // Roller computes the hourly rollups of usage. It belongs to a runner, which tells
@@ -89,6 +91,13 @@ func (r *Roller) rescanAll() {
 	r.rescan = true
 }
 
+// backlog returns how many hours are known to need a rollup.
+func (r *Roller) backlog() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pending)
+}
+
 // Run computes rollups until ctx ends, which is no error. Faults of the store are
 // logged and tried again: readers do not depend on the rollups being new.
 func (r *Roller) Run(ctx context.Context) error {
@@ -100,6 +109,7 @@ func (r *Roller) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		r.cfg.Metrics.rollups(r.cfg.Generation, r.backlog())
 		if _, err := r.Roll(ctx); err != nil && ctx.Err() == nil {
 			r.cfg.Logger.WarnContext(ctx, "rollups are interrupted, trying again", slog.Any("error", err))
 		}

@@ -106,6 +106,11 @@ const (
 	RunnerFailing RunnerState = "failing" // It keeps trying; see the error.
 )
 
+// writes reports whether a runner in this state holds the ledger, for all that it knows.
+func (s RunnerState) writes() bool {
+	return s == RunnerActive || s == RunnerRedoing || s == RunnerFailing
+}
+
 // RunnerStatus is a [RunnerState] with the fault that explains it.
 type RunnerStatus struct {
 	State RunnerState

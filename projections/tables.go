@@ -77,7 +77,18 @@ func (t *Tables) Runner() (RunnerStatus, bool) {
 // Holding reports whether this node's runner is the one that writes the tables.
 func (t *Tables) Holding() bool {
 	s, ok := t.Runner()
-	return ok && s.State != RunnerWaiting && s.State != RunnerStopped
+	return ok && s.State.writes()
+}
+
+// RollupsPending returns how many hours this node's roller has before it.
+func (t *Tables) RollupsPending() int {
+	t.mu.Lock()
+	roller := t.roller
+	t.mu.Unlock()
+	if roller == nil {
+		return 0
+	}
+	return roller.backlog()
 }
 
 func (t *Tables) close() error {
@@ -151,6 +162,7 @@ func (n *Node) keep(ctx context.Context, t *Tables) error {
 		return err
 	}
 	n.forget(t)
+	n.cfg.Metrics.forget(t.Name)
 	if err := t.close(); err != nil {
 		n.cfg.Logger.WarnContext(ctx, "closing dropped tables", slog.String("generation", t.Name), slog.Any("error", err))
 	}
@@ -194,7 +206,7 @@ func (n *Node) buildRunner(t *Tables) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var err error
-	t.roller, err = NewRoller(RollerConfig{Store: t.store, Now: n.cfg.Now, Metrics: n.cfg.Metrics, Logger: log.With(slog.String("component", "roller"))})
+	t.roller, err = NewRoller(RollerConfig{Generation: t.Name, Store: t.store, Now: n.cfg.Now, Metrics: n.cfg.Metrics, Logger: log.With(slog.String("component", "roller"))})
 	if err != nil {
 		return err
 	}

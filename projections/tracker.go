@@ -192,10 +192,9 @@ func (t *Tracker) watchHead(ctx context.Context) error {
 		}
 		t.mu.Lock()
 		t.sawHeadLocked(head)
-		position, lag := t.done.To, t.lagLocked()
 		t.mu.Unlock()
 		if t.cfg.Metrics != nil {
-			t.cfg.Metrics.follow(position, lag)
+			t.cfg.Metrics.follow(t.Status())
 		}
 		if err := pause(ctx, headEvery); err != nil {
 			return err

@@ -86,6 +86,18 @@ type ProjectionStatus struct {
 	Head       string  `json:"head" description:"Newest position of the log."`
 	LagSeconds float64 `json:"lag_seconds" description:"How far it is behind the log, in seconds."`
 	Poisoned   uint64  `json:"poisoned" description:"Events set aside because they could not be read."`
+	// The rest is about tables only.
+	Generation      string            `json:"generation,omitempty" description:"The set of tables that answers."`
+	State           string            `json:"state,omitempty" enum:"unknown,complete,behind" description:"Whether they hold all of the log."`
+	Events          uint64            `json:"events,omitempty" description:"Events of the log that they hold."`
+	Rows            map[string]uint64 `json:"rows,omitempty" description:"Rows written, by table."`
+	EventsPerSecond float64           `json:"events_per_second,omitempty" description:"Rate of the last seconds."`
+	Planned         string            `json:"planned,omitempty" description:"The block that is being written."`
+	Attempt         uint64            `json:"attempt,omitempty" description:"How often that block was begun anew."`
+	Holder          string            `json:"holder,omitempty" description:"The worker that wrote the ledger last."`
+	Runner          string            `json:"runner,omitempty" enum:"stopped,waiting,redoing,active,failing" description:"What the worker of this node does."`
+	RollupsPending  int               `json:"rollups_pending,omitempty" description:"Hours whose rollup this node is to compute."`
+	Fault           string            `json:"fault,omitempty" description:"That something is wrong at this node; the operator's log says what."`
 }
 
 // Projections reports on all projections.

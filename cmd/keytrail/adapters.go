@@ -65,10 +65,18 @@ func (p positions) Projections(ctx context.Context) ([]query.ProjectionStatus, e
 	if err != nil {
 		return nil, err
 	}
-	s := p.tables.Live().Tracker.Status()
+	live := p.tables.Live()
+	s := live.Tracker.Status()
 	tables := query.ProjectionStatus{
 		Name: "tables", Block: number(s.Block), Position: number(s.Position), Head: number(head),
-		LagSeconds: s.Lag.Seconds(), Poisoned: s.Poisoned,
+		LagSeconds: s.Lag.Seconds(), Poisoned: s.Poisoned, Generation: s.Generation, State: s.State, Events: s.Events, Rows: s.Rows,
+		EventsPerSecond: s.EventsPerSecond, Attempt: s.Attempt, Holder: s.Holder, Runner: string(s.Runner), RollupsPending: live.RollupsPending(),
+	}
+	if s.Planned > 0 {
+		tables.Planned = number(s.Planned)
+	}
+	if live.Fault() != nil {
+		tables.Fault = "the tables cannot be read or written as they should"
 	}
 	detector := query.ProjectionStatus{Name: "detector", Block: number(evaluated), Position: number(s.Position), Head: number(head)}
 	return []query.ProjectionStatus{tables, detector}, nil
