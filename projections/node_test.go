@@ -256,3 +256,125 @@ func TestDifferencesStandInTheWayUntilAccepted(t *testing.T) {
 		})
 	}
 }
+
+// TestTablesOfAnotherLogAreNeitherReadNorWritten gives a node the tables of another log,
+// and has it make its own beside them.
+func TestTablesOfAnotherLogAreNeitherReadNorWritten(t *testing.T) {
+	c := newCluster(t, 33)
+	first, stop := c.node()
+	c.await(first, c.tell(20))
+	stop()
+	other := &cluster{story: newStory(&stores{tb: t, log: newLog(t), next: map[string]eventlog.Expected{}}, 34), prefix: c.prefix}
+	last := other.tell(5)
+	n, stop := other.node()
+	defer stop()
+	if err := n.Live().Refused(); err == nil || !strings.Contains(err.Error(), "another log") {
+		t.Fatalf("the tables of another log are taken: %v", err)
+	}
+	if _, err := n.Live().Store(); err == nil {
+		t.Error("refused tables can be read")
+	}
+	if err := n.Rebuild(t.Context(), "own", "ann", true); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the node's own tables answer", func() bool { return n.Live().Name == "own" })
+	other.await(n, last)
+	other.mustHold(n, "own")
+	if g := generationOf(n, "own"); g.Compared.Differences == 0 {
+		t.Errorf("tables that cannot be compared took over without being accepted: %+v", g)
+	}
+}
+
+// TestAnOlderLogThanTheTablesIsRefused restores a copy of the log that lacks the newest
+// blocks: what the tables hold of those is nowhere in it.
+func TestAnOlderLogThanTheTablesIsRefused(t *testing.T) {
+	c := newCluster(t, 35)
+	first, stop := c.node()
+	c.await(first, c.tell(10))
+	stop()
+	c.exec("1", "INSERT INTO activity SELECT * REPLACE (block + 100 AS block) FROM activity LIMIT 1")
+	for _, role := range []string{"worker", "reader"} {
+		t.Run(role, func(t *testing.T) {
+			var change []func(*projections.NodeConfig)
+			if role == "reader" {
+				change = append(change, reader)
+			}
+			n, stop := c.node(change...)
+			defer stop()
+			if err := n.Live().Refused(); err == nil || !strings.Contains(err.Error(), "keytrail rebuild") {
+				t.Errorf("refused: %v, want a refusal that says what to do", err)
+			}
+		})
+	}
+}
+
+// TestADatabaseOfANewerProgramIsRefusedAtTheStart gives a node tables whose schema it
+// does not know.
+func TestADatabaseOfANewerProgramIsRefusedAtTheStart(t *testing.T) {
+	c := newCluster(t, 36)
+	_, stop := c.node()
+	stop()
+	c.exec("1", "INSERT INTO schema_migrations (version, name, checksum) VALUES (999, '999_tomorrow.sql', 'x')")
+	n, err := projections.NewNode(projections.NodeConfig{Log: projections.NewLog(c.log), Open: c.open, Now: now, Metrics: newMetrics(t), Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(t.Context()); !errors.Is(err, clickhouse.ErrSchema) || !strings.Contains(err.Error(), "newer program") {
+		t.Errorf("Start = %v, want a refusal", err)
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestANodeThatStartsWithoutClickHouseTakesItUpLater has the store refuse connections.
+func TestANodeThatStartsWithoutClickHouseTakesItUpLater(t *testing.T) {
+	c := newCluster(t, 37)
+	var up atomic.Bool
+	n, stop := c.node(func(cfg *projections.NodeConfig) {
+		cfg.Open = func(name string) (*clickhouse.Store, error) {
+			if up.Load() {
+				return c.open(name)
+			}
+			return clickhouse.New(clickhouse.Config{Socket: c.prefix + "nobody", Database: c.prefix + name, Logger: discard})
+		}
+	})
+	defer stop()
+	last := c.tell(5)
+	if _, err := n.Live().Store(); !errors.Is(err, clickhouse.ErrUnavailable) {
+		t.Errorf("Store = %v while ClickHouse is away, want ErrUnavailable", err)
+	}
+	waitUntil(t, "the fault is told", func() bool { return n.Live().Fault() != nil && n.Lag() > 0 })
+	up.Store(true)
+	c.await(n, last)
+	if err := n.Live().Fault(); err != nil {
+		t.Errorf("fault after ClickHouse came: %v", err)
+	}
+	c.mustHold(n, "1")
+}
+
+// TestAGenerationGivenUpIsRemoved drops tables while they are being made, and lets those
+// that were live go when their grace is over.
+func TestAGenerationGivenUpIsRemoved(t *testing.T) {
+	c := newCluster(t, 38)
+	n, stop := c.node(func(cfg *projections.NodeConfig) { cfg.Grace = time.Millisecond })
+	defer stop()
+	c.await(n, c.tell(20))
+	if err := n.Rebuild(t.Context(), "up", "ann", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Drop(t.Context(), "up", "ann"); err != nil && domain.CodeOf(err) != domain.Conflict {
+		t.Fatal(err)
+	}
+	if err := n.Drop(t.Context(), n.Live().Name, "ann"); domain.CodeOf(err) != domain.Conflict {
+		t.Errorf("the live tables could be dropped: %v", err)
+	}
+	if err := n.Rebuild(t.Context(), "Not A Name", "ann", false); domain.CodeOf(err) != domain.Invalid {
+		t.Errorf("a name that is none: %v", err)
+	}
+	if err := n.Rebuild(t.Context(), "next", "ann", false); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "only the newest tables are left", func() bool { return n.Live().Name == "next" && slices.Equal(c.databases(), []string{"next"}) })
+	c.mustHold(n, "next")
+}
