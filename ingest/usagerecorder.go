@@ -21,13 +21,20 @@ import (
 const (
 	recordGroupMax      = 4096
 	recordGroupBytesMax = 640 << 10
+	// recordTries bounds how often an append is made anew because another process wrote.
+	recordTries = 8
+	// recordDoubtsMax bounds the appends without answer that are remembered.
+	recordDoubtsMax = 1024
 )
 
 // UsageRecorderConfig is what [NewUsageRecorder] needs; every field is required.
 type UsageRecorderConfig struct {
 	Log UsageLog
-	// Writer names this node's stream. No two nodes may share it.
+	// Writer names this node's stream. No two nodes should share it; where an old process
+	// of the node hangs and goes on later, each records its own all the same.
 	Writer string
+	// Nonce is unique to this process.
+	Nonce  string
 	Now    func() time.Time
 	Logger *slog.Logger
 }
@@ -45,6 +52,7 @@ type UsageRecorder struct {
 
 	turn   chan struct{} // Held by whoever reads or changes what follows.
 	synced bool
+	shared bool // Another process was seen to write the stream, and that was told.
 	last   eventlog.Expected
 	lastAt time.Time
 	// doubtful are events of ours whose append had no answer: they may stand in the
@@ -63,8 +71,8 @@ var _ UseRecorder = (*UsageRecorder)(nil)
 
 // NewUsageRecorder returns the recorder of the one writer that cfg names.
 func NewUsageRecorder(cfg UsageRecorderConfig) (*UsageRecorder, error) {
-	if cfg.Log == nil || cfg.Now == nil || cfg.Logger == nil || !domain.ValidID(cfg.Writer) {
-		return nil, errors.New("usage recorder: log, clock, logger and a valid writer id are required")
+	if cfg.Log == nil || cfg.Now == nil || cfg.Logger == nil || !domain.ValidID(cfg.Writer) || cfg.Nonce == "" {
+		return nil, errors.New("usage recorder: log, clock, logger, a nonce and a valid writer id are required")
 	}
 	codec, err := usagebatch.New()
 	if err != nil {
@@ -149,7 +157,7 @@ func markLong(s string) string {
 }
 
 func (r *UsageRecorder) record(ctx context.Context, group []*seenUse) (uint64, error) {
-	for {
+	for range recordTries {
 		if err := r.sync(ctx); err != nil {
 			return 0, err
 		}
@@ -166,26 +174,30 @@ func (r *UsageRecorder) record(ctx context.Context, group []*seenUse) (uint64, e
 		}
 		if err != nil {
 			r.synced = false
+			if len(r.doubtful) >= recordDoubtsMax {
+				clear(r.doubtful) // They only explain what is found; a long outage must not fill the memory.
+			}
 			r.doubtful[event.ID] = struct{}{}
 			return 0, logError("record uses", err)
 		}
 		r.last, r.lastAt = eventlog.Exactly(at.Revision), effective
 		return at.Position, nil
 	}
+	return 0, domain.Errorf(domain.Unavailable, "others write the same stream; try again").WithMessageCode("log_contended")
 }
 
-// explain follows the stream past the expected revision. What stands there must be an
-// append of ours that had no answer; anything else is a second writer under our name.
+// explain follows the stream past the expected revision. What stands there is an append of
+// ours that had no answer, or another process's: then this one's go behind it.
 func (r *UsageRecorder) explain(ctx context.Context) error {
 	page, err := r.cfg.Log.ReadStream(ctx, r.stream, r.last.Next(), readPage)
 	if err != nil {
 		return logError("read own uses", err)
 	}
 	for _, raw := range page {
-		if _, ours := r.doubtful[raw.ID]; !ours {
-			r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "another node writes uses under this node's name: give each node its own data folder",
+		if _, ours := r.doubtful[raw.ID]; !ours && !r.shared {
+			r.shared = true
+			r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "another process writes uses under this node's name: end it, or give each node its own data folder",
 				slog.String("stream", r.stream), slog.Uint64("revision", raw.Revision))
-			return fmt.Errorf("%w: %s@%d", errTwoWriters, r.stream, raw.Revision)
 		}
 		if err := r.took(raw); err != nil {
 			return err
@@ -197,8 +209,6 @@ func (r *UsageRecorder) explain(ctx context.Context) error {
 	}
 	return nil
 }
-
-var errTwoWriters = errors.New("another writer on this node's stream of uses")
 
 // sync finds the end of the stream, at the start and after an append without answer.
 func (r *UsageRecorder) sync(ctx context.Context) error {
@@ -239,7 +249,8 @@ func (r *UsageRecorder) took(raw eventlog.Raw) error {
 }
 
 // event returns the event of group at the stream's end. Its id holds the hash of the
-// uses: an append without answer that is stored late must not be taken for another.
+// uses: an append without answer that is stored late must not be taken for another. It and
+// the uses' own hold the process: two that see the same at the same moment saw two things.
 func (r *UsageRecorder) event(group []*seenUse) (eventlog.Proposed, time.Time, error) {
 	revision := strconv.FormatUint(r.last.Next(), 10)
 	uses := make([]domain.Use, len(group))
@@ -247,7 +258,7 @@ func (r *UsageRecorder) event(group []*seenUse) (eventlog.Proposed, time.Time, e
 	for i, s := range group {
 		uses[i] = s.use
 		if uses[i].ID == "" {
-			uses[i].ID = domain.DeriveID("use", r.stream, revision, strconv.Itoa(i)).String()
+			uses[i].ID = domain.DeriveID("use", r.stream, r.cfg.Nonce, revision, strconv.Itoa(i)).String()
 		}
 		if at := s.use.Time; b.From.IsZero() || at.Before(b.From) {
 			b.From = at
@@ -263,7 +274,7 @@ func (r *UsageRecorder) event(group []*seenUse) (eventlog.Proposed, time.Time, e
 	sum := sha256.Sum256(data)
 	b.Columns, b.BodyHash = data, hex.EncodeToString(sum[:])
 	effective := domain.NextEffective(r.cfg.Now(), r.lastAt)
-	p, err := eventlog.Propose(domain.DeriveID("usage-verify", r.cfg.Writer, revision, b.BodyHash),
+	p, err := eventlog.Propose(domain.DeriveID("usage-verify", r.cfg.Writer, r.cfg.Nonce, revision, b.BodyHash),
 		domain.UsageRecorded{Batch: b}, domain.Metadata{
 			EffectiveAt: effective, Initiator: domain.Initiator{IAMID: domain.SystemIAMID, Type: domain.ActorSystem},
 		})

@@ -66,7 +66,7 @@ type app struct {
 	nonce  string // Unique to this process.
 	now    func() time.Time
 
-	faults   faults
+	stopped  stoppedParts
 	logUp    *obs.Watch
 	tablesUp *obs.Watch
 	outages  *obs.Outages
@@ -191,7 +191,7 @@ func (a *app) buildIngest() error {
 	a.commands = ingest.NewCommands(ingest.CommandsConfig{
 		Log: events, Directory: a.directory, Store: a.keys, Refusals: a.refusals, Now: a.now, Random: rand.Reader,
 	})
-	a.recorder, err = ingest.NewUsageRecorder(ingest.UsageRecorderConfig{Log: events, Writer: writer, Now: a.now, Logger: a.log})
+	a.recorder, err = ingest.NewUsageRecorder(ingest.UsageRecorderConfig{Log: events, Writer: writer, Nonce: a.nonce, Now: a.now, Logger: a.log})
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (a *app) checks() []query.Check {
 			continue
 		}
 		out = append(out, query.Check{Name: p.name, Degrades: serves && !p.essential, Run: func(context.Context) error {
-			if err := a.faults.of(p.name); err != nil || p.check == nil {
+			if err := a.stopped.of(p.name); err != nil || p.check == nil {
 				return err
 			}
 			return p.check()

@@ -101,18 +101,18 @@ func (a *app) runPart(ctx context.Context, p part) error {
 	if p.essential || !a.cfg.roles.has(roleAPI) {
 		return err
 	}
-	a.faults.add(p.name, err)
+	a.stopped.add(p.name, err)
 	a.log.ErrorContext(ctx, "a part has stopped; commands and intake go on; see to it and restart", slog.String("part", p.name), slog.Any("error", err))
 	return nil
 }
 
-// faults are the parts that have stopped.
-type faults struct {
+// stoppedParts are the parts that have stopped, and why.
+type stoppedParts struct {
 	mu      sync.Mutex // Guards stopped.
 	stopped map[string]error
 }
 
-func (f *faults) add(name string, err error) {
+func (f *stoppedParts) add(name string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.stopped == nil {
@@ -122,7 +122,7 @@ func (f *faults) add(name string, err error) {
 }
 
 // of returns why a part has stopped, nil if it has not.
-func (f *faults) of(name string) error {
+func (f *stoppedParts) of(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.stopped[name]
