@@ -13,7 +13,7 @@ import (
 
 const (
 	// commandMax bounds a request about keys and accounts, a sign-in too.
-	commandMax = 30 * time.Second
+	commandMax = 12 * time.Second
 	// logProbeMax and logPatience say when the event log counts as away: a probe tries again
 	// by itself until it ends.
 	logProbeMax = 2 * time.Second
