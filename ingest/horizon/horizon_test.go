@@ -526,3 +526,37 @@ func TestRunGoesOnAfterAFailedPass(t *testing.T) {
 }
 
 var _ horizon.Log = (*eventlog.Log)(nil)
+
+// TestTheNewestEventsOfAStreamStay lets everything grow old: what no event follows may
+// still get company, and a stream's revisions go on from its newest event.
+func TestTheNewestEventsOfAStreamStay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.now = w.now.Add(365 * 24 * time.Hour)
+	k := w.keeper()
+	for range 3 {
+		w.pass(k)
+	}
+	w.check()
+	of := w.seals().Of(archived)
+	if last := of[len(of)-1]; last.LastRevision != 36 || w.log.cut[archived] != 37 {
+		t.Errorf("sealed up to revision %d, cut before %d; the last day, from 37 to 39, may go on", last.LastRevision, w.log.cut[archived])
+	}
+}
+
+// TestWhatWasNeededAPassAgoStaysForOne moves the tables on between two passes: a request
+// may still go by what they said before.
+func TestWhatWasNeededAPassAgoStaysForOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.below = w.log.streams[archived][10].Position
+	k := w.keeper()
+	w.pass(k)
+	w.below = ^uint64(0)
+	if w.pass(k); w.log.cut[archived] != 9 {
+		t.Errorf("cut before %d, want 9: the tables were at revision 10 a pass ago", w.log.cut[archived])
+	}
+	if w.pass(k); w.log.cut[archived] != 25 {
+		t.Errorf("cut before %d, want 25 now", w.log.cut[archived])
+	}
+}

@@ -144,12 +144,15 @@ func TestEventsOutOfOrderAreNoArchive(t *testing.T) {
 	all := events(rand.New(rand.NewPCG(1, 3)), 0, 5, 10)
 	other := all[2]
 	other.Stream = "kt.usage-client-08"
+	renumbered := all[2]
+	renumbered.Revision = 7
 	for name, list := range map[string][]eventlog.Raw{
-		"one is missing":      {all[0], all[1], all[3], all[4]},
-		"one is twice":        {all[0], all[1], all[1], all[2], all[3], all[4]},
-		"two are swapped":     {all[0], all[2], all[1], all[3], all[4]},
-		"one is another's":    {all[0], all[1], other, all[3], all[4]},
-		"the last is missing": {all[0], all[1], all[2], all[3]},
+		"one has another revision": {all[0], all[1], renumbered, all[3], all[4]},
+		"one is missing":           {all[0], all[1], all[3], all[4]},
+		"one is twice":             {all[0], all[1], all[1], all[2], all[3], all[4]},
+		"two are swapped":          {all[0], all[2], all[1], all[3], all[4]},
+		"one is another's":         {all[0], all[1], other, all[3], all[4]},
+		"the last is missing":      {all[0], all[1], all[2], all[3]},
 	} {
 		var b bytes.Buffer
 		w, err := archive.NewWriter(&b, headerOf(all))
