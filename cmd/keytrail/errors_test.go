@@ -81,7 +81,7 @@ func TestADataFolderInUseIsSaidSoAndByWhom(t *testing.T) {
 
 func TestEveryCommandTeaches(t *testing.T) {
 	var out bytes.Buffer
-	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"import", "cloudtrail", "--help"}, {"keys", "--help"}, {"events", "--help"}, {"findings", "--help"}, {"verify", "projections", "--help"}, {"rebuild", "--help"}, {"poison", "--help"}, {"dev", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"import", "cloudtrail", "--help"}, {"keys", "--help"}, {"events", "--help"}, {"findings", "--help"}, {"verify", "projections", "--help"}, {"rebuild", "--help"}, {"poison", "--help"}, {"dev", "--help"}, {"dev", "eventstore", "--help"}, {"log", "--help"}, {"log", "cat", "--help"}, {"log", "check", "--help"}, {"log", "backup", "--help"}, {"log", "restore", "--help"}} {
 		out.Reset()
 		if code := run(t.Context(), args, &out, &out); code != 0 {
 			t.Errorf("%v: exit code %d", args, code)

@@ -59,7 +59,7 @@ line of the file named by --config.`,
 		return config.Apply(cmd.Flags(), file, allFlags(cmd.Root()))
 	}
 	root.AddCommand(newServe(), newImport(), newKeys(), newEvents(), newFindings(),
-		newVerify(), newHorizon(), newRebuild(), newPoison(), newDev(), newVersion(), newEngineChild())
+		newVerify(), newLog(), newHorizon(), newRebuild(), newPoison(), newDev(), newVersion(), newEngineChild())
 	return root
 }
 

@@ -50,13 +50,13 @@ func limitFaults() []mutant {
 		one("$maxCount ignored", "maxCount: positive(m.MaxCount)", "maxCount: positive(nil)"),
 		one("$maxCount keeps one more", "- uint64(n.Int64) + 1 //", "- uint64(n.Int64) //"),
 		one("$maxAge ignored", "maxAgeS: positive(m.MaxAge)", "maxAgeS: positive(nil)"),
-		one("$tb ignored", "if tb := h.limits.trimBelow; tb.Valid {", "if tb := h.limits.trimBelow; tb.Valid && h.limits.softDeleted() {"),
+		one("$tb ignored", "if tb := limits.trimBelow; tb.Valid {", "if tb := limits.trimBelow; tb.Valid && limits.softDeleted() {"),
 		one("$tb hides one more", "s.low = max(s.low, uint64(tb.Int64))", "s.low = max(s.low, uint64(tb.Int64)+1)"),
 		one("a soft delete does not hide", "end, err := g.trim(ctx, r.stream, math.MaxInt64)", "end, err := g.trim(ctx, r.stream, math.MaxInt64-math.MaxInt64)"),
 		one("a stream that comes back shows all again", "if h.limits.softDeleted() { // Writing", "if h.limits.softDeleted() { // Writing\n\t\th.last = h.last + 0\n\t\tif _, err := g.trim(ctx, r.stream, 0); err != nil {\n\t\t\treturn result{err: err}\n\t\t}\n\t\th = g.heads[r.stream]\n\t}\n\tif false { // Writing"),
 		one("a stream that comes back stays hidden", "if h.limits.softDeleted() { // Writing", "if false { // Writing"),
 		one("a soft delete forgets the other metadata", "if json.Unmarshal(old, &metadata) != nil || metadata == nil {", "if json.Unmarshal(old, &metadata) != nil || true {"),
-		one("a metadata stream shows all its events", "if isMetaStream(name) && !h.limits.maxCount.Valid {", "if false {"),
+		one("a metadata stream shows all its events", "if isMetaStream(name) && !limits.maxCount.Valid {", "if false {"),
 	}
 }
 

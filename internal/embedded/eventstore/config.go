@@ -16,6 +16,10 @@ const (
 	socketPathBytesMax = 100
 )
 
+// ErrCorrupt is in the chain of every error that says that stored bytes are not what was
+// written.
+var ErrCorrupt = errCorrupt
+
 // Config says where the log is kept and where it is served.
 type Config struct {
 	// Dir is the data folder. It is made if missing, with mode 0700, and held by

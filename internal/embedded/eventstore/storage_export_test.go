@@ -56,9 +56,6 @@ func (s *Server) BoundHeads(n int) { s.store.writer.heads.max = n }
 // Heads returns how many stream heads are in memory. Call it after Close.
 func (s *Server) Heads() int { return s.store.writer.heads.order.Len() }
 
-// ErrCorrupt is what damaged bytes are reported as.
-var ErrCorrupt = errCorrupt
-
 // RecordPlace says where a record of the journal lies.
 type RecordPlace struct {
 	Seq        uint64
