@@ -284,29 +284,21 @@ func TestABackupOfARunningServerRestores(t *testing.T) {
 	}
 	r.start()
 	defer r.stop()
-	r.verified()
 	var restored []string
-	for page := "/v1/apikeys?pagesize=100&account_id=" + account; page != ""; {
-		var list struct {
-			Next    string `json:"next"`
-			Apikeys []struct{ Name string }
-		}
-		if err := r.api.JSON(t.Context(), httpRequest(http.MethodGet, page), nil, &list); err != nil {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(startMax); len(restored) < before; { // The tables are made anew meanwhile.
+		var err error
+		if restored, err = r.keysCalled(account, "backed-up-"); err != nil && status(err) != http.StatusServiceUnavailable {
 			t.Fatal(err)
 		}
-		for _, k := range list.Apikeys {
-			if strings.HasPrefix(k.Name, "backed-up-") {
-				restored = append(restored, k.Name)
-			}
-		}
-		if page = list.Next; page != "" {
-			next, err := url.Parse(page)
-			if err != nil {
-				t.Fatal(err)
-			}
-			page = next.RequestURI()
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("%d keys are restored, %d were there when the backup began", len(restored), before)
 		}
 	}
+	r.verified()
 	slices.Sort(restored)
 	var want []string
 	for i := range restored {
@@ -319,6 +311,36 @@ func TestABackupOfARunningServerRestores(t *testing.T) {
 		t.Errorf("the restored server takes no command: %v", err)
 	}
 	t.Logf("%d keys before, %d in the backup, %d in the end", before, len(restored), acknowledged.Load())
+}
+
+// keysCalled returns the names of an account's keys that begin with prefix.
+func (s *system) keysCalled(account, prefix string) (names []string, err error) {
+	s.t.Helper()
+	for q := (url.Values{"pagesize": {"100"}, "account_id": {account}}); q != nil; {
+		var list struct {
+			Next    string `json:"next"`
+			Apikeys []struct{ Name string }
+		}
+		req := httpRequest(http.MethodGet, "/v1/apikeys")
+		req.Query = q
+		if err := s.api.JSON(s.t.Context(), req, nil, &list); err != nil {
+			return nil, err
+		}
+		for _, k := range list.Apikeys {
+			if strings.HasPrefix(k.Name, prefix) {
+				names = append(names, k.Name)
+			}
+		}
+		q = nil
+		if list.Next != "" {
+			next, err := url.Parse(list.Next)
+			if err != nil {
+				return nil, err
+			}
+			q = next.Query()
+		}
+	}
+	return names, nil
 }
 
 func copyFile(t *testing.T, from, to string) {

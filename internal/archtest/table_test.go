@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 		"internal/keystore",
 		"internal/obs",
 		"internal/simulator",
+		"internal/usagebatch",
 		"projections",
 		"query",
 		"query/detect",
