@@ -49,7 +49,7 @@ and SHA-256.`,
 		Example: `  keytrail log cat kt.apikey-ApiKey-1f2e… --data ./data
   keytrail log cat --all --from 123456 --limit 20 -o json
   keytrail log cat kt.usage-client-07 --uses -o json | jq .use.action
-  keytrail log cat --all --eventstore 'esdb://admin:PASSWORD@log.example:2113'`,
+  keytrail log cat --all --eventstore "$ESDB"`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == all {
 				return errors.New("name a stream, or say --all")
@@ -87,10 +87,9 @@ func cat(cmd *cobra.Command, o catOptions) (err error) {
 		}
 	}()
 	p := &catPrinter{out: out, options: o, batches: batches}
-	switch {
-	case o.eventstore == "":
+	if o.eventstore == "" {
 		err = catFolder(cmd.Context(), o, p.print)
-	default:
+	} else {
 		err = catServer(cmd, o, p.print)
 	}
 	if errors.Is(err, errEnough) {

@@ -76,12 +76,18 @@ func TestTrailersTellErrorsApart(t *testing.T) {
 		code codes.Code
 		want map[string]string
 	}{
-		{"too large", appendOf("kt.a", &api.AppendReq_ProposedMessage{Id: uuidOf(number(2)), Metadata: kind, Data: make([]byte, 1000)}), codes.InvalidArgument,
-			map[string]string{"exception": "maximum-append-size-exceeded", "maximum-append-size": "1000"}},
-		{"no type", appendOf("kt.a", &api.AppendReq_ProposedMessage{Id: uuidOf(number(2))}), codes.InvalidArgument,
-			map[string]string{"exception": "missing-required-metadata-property", "required-metadata-properties": "type,content-type"}},
-		{"append to a tombstone", appendOf("kt.gone", &api.AppendReq_ProposedMessage{Id: uuidOf(number(2)), Metadata: kind}), codes.FailedPrecondition,
-			map[string]string{"exception": "stream-deleted", "stream-name": "kt.gone"}},
+		{
+			"too large", appendOf("kt.a", &api.AppendReq_ProposedMessage{Id: uuidOf(number(2)), Metadata: kind, Data: make([]byte, 1000)}), codes.InvalidArgument,
+			map[string]string{"exception": "maximum-append-size-exceeded", "maximum-append-size": "1000"},
+		},
+		{
+			"no type", appendOf("kt.a", &api.AppendReq_ProposedMessage{Id: uuidOf(number(2))}), codes.InvalidArgument,
+			map[string]string{"exception": "missing-required-metadata-property", "required-metadata-properties": "type,content-type"},
+		},
+		{
+			"append to a tombstone", appendOf("kt.gone", &api.AppendReq_ProposedMessage{Id: uuidOf(number(2)), Metadata: kind}), codes.FailedPrecondition,
+			map[string]string{"exception": "stream-deleted", "stream-name": "kt.gone"},
+		},
 		{"delete at a wrong revision", func(ctx context.Context, md *metadata.MD) error {
 			_, err := c.Delete(ctx, &api.DeleteReq{Options: &api.DeleteReq_Options{
 				StreamIdentifier: identifier("kt.a"), ExpectedStreamRevision: &api.DeleteReq_Options_Revision{Revision: 7},
@@ -243,7 +249,7 @@ func TestSlowSubscribersCostBoundedMemory(t *testing.T) {
 		var m runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc) //nolint:gosec // Bytes of memory.
+		return int64(m.HeapAlloc)
 	}
 	before := heap()
 	data := make([]byte, dataBytes)

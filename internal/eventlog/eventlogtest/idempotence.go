@@ -60,7 +60,7 @@ func (s *suite) repeatRules(t *testing.T) {
 				if res.NextExpectedVersion != uint64(count-1) { //nolint:gosec // Small.
 					t.Errorf("stored at %d, want %d", res.NextExpectedVersion, count-1)
 				}
-			case res.NextExpectedVersion != uint64(test.want):
+			case res.NextExpectedVersion != uint64(test.want): //nolint:gosec // Small.
 				t.Errorf("answered revision %d, want %d", res.NextExpectedVersion, test.want)
 			}
 			if got := s.mustRead(t, stream); len(got) != count {
@@ -136,8 +136,9 @@ func (s *suite) emptyAppend(t *testing.T) {
 // Ids are kept as they were given, whatever their version.
 func (s *suite) idsKept(t *testing.T) {
 	stream := name(t)
-	var all []eventlog.Proposed
-	for _, id := range []string{"00000000-0000-0000-0000-000000000001", "ffffffff-ffff-ffff-ffff-ffffffffffff", uuid.NewSHA1(uuid.NameSpaceURL, []byte(stream)).String()} {
+	given := []string{"00000000-0000-0000-0000-000000000001", "ffffffff-ffff-ffff-ffff-ffffffffffff", uuid.NewSHA1(uuid.NameSpaceURL, []byte(stream)).String()}
+	all := make([]eventlog.Proposed, 0, len(given))
+	for _, id := range given {
 		e := event(id)
 		e.ID = [16]byte(uuid.MustParse(id))
 		all = append(all, e)

@@ -168,8 +168,12 @@ func (s *suite) systemEvents(t *testing.T) {
 		Revision     uint64
 	}
 	want := []seen{
-		{soft, "test.v1", 0}, {"$$" + soft, "$metadata", 0}, {"$$" + soft, "$metadata", 1},
-		{hard, "test.v1", 0}, {hard, "test.v1", 1}, {hard, "$streamDeleted", 1<<63 - 1},
+		{soft, "test.v1", 0},
+		{"$$" + soft, "$metadata", 0},
+		{"$$" + soft, "$metadata", 1},
+		{hard, "test.v1", 0},
+		{hard, "test.v1", 1},
+		{hard, "$streamDeleted", 1<<63 - 1},
 	}
 	var got []seen
 	for len(got) < len(want) {
