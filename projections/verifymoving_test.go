@@ -3,11 +3,16 @@ package projections_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/clickhouse"
 	"example.com/keytrail/internal/clickhouse/clickhousetest"
+	"example.com/keytrail/internal/eventlog"
 	"example.com/keytrail/projections"
 )
 
@@ -149,5 +154,59 @@ func TestVerifyFindsPlantedFaultsWhileTheTablesMove(t *testing.T) {
 				t.Fatal(errors.Join(err, errors.New("the runner stands still")))
 			}
 		})
+	}
+}
+
+// interrupted is a log that does something right after the ledger was read first.
+type interrupted struct {
+	projections.Log
+	once *sync.Once
+	then func()
+}
+
+func (l interrupted) ReadStreamBackwards(ctx context.Context, stream string, from *uint64, limit int) ([]eventlog.Raw, error) {
+	events, err := l.Log.ReadStreamBackwards(ctx, stream, from, limit)
+	if stream == projections.LedgerStream(generation) {
+		l.once.Do(l.then)
+	}
+	return events, err
+}
+
+// TestAViolationTakenBackMeanwhileIsNoDifference projects a late fact, by which a violation
+// never was one, between the verification's look at the ledger and its look at the tables.
+func TestAViolationTakenBackMeanwhileIsNoDifference(t *testing.T) {
+	s := newStory(newStores(t), 33)
+	fact := func(minute int, disabled bool) uint64 {
+		state := keyState("K-9")
+		state.Disabled = disabled
+		return s.record(domain.ExternalKeyStream("a1", "K-9"), domain.KeyObserved{Fact: domain.ObservedDisabled, SourceEvent: fmt.Sprint(minute), After: state}, s.base.Add(time.Duration(minute)*time.Minute))
+	}
+	fact(0, false)
+	fact(10, true)
+	use := domain.Use{ID: "u", Account: "a1", KeyID: "K-9", Time: s.base.Add(30 * time.Minute), Action: "read", Source: "192.0.2.1"}
+	s.project(s.record("kt.usage-c-00", domain.UsageRecorded{Batch: batchOf([]domain.Use{use})}, s.base))
+	var listed uint64
+	count := func() {
+		t.Helper()
+		err := s.store.Row(t.Context(), clickhouse.Select{
+			Table: "use_violations", Final: true, Scope: clickhouse.ScopeAll(), Columns: []string{"count()"}, Where: []clickhouse.Cond{clickhouse.Raw("retracted = 0")},
+		}, &listed)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if count(); listed != 1 {
+		t.Fatalf("%d violations, want 1", listed)
+	}
+	log := interrupted{projections.NewLog(s.log), &sync.Once{}, func() { s.project(fact(20, false)) }}
+	r, err := projections.Verify(t.Context(), log, s.store, projections.VerifyOptions{Generation: generation})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range r.First {
+		t.Errorf("difference: %+v", d)
+	}
+	if count(); listed != 0 {
+		t.Errorf("%d violations after the late fact, want none: nothing was taken back", listed)
 	}
 }
