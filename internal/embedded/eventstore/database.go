@@ -80,6 +80,7 @@ func upgrades() []string {
 type database struct {
 	write *sql.DB
 	read  *sql.DB
+	small bool // All of it is to be checked.
 }
 
 // openDatabase opens or makes the file in dir and checks that it is whole enough
@@ -146,10 +147,11 @@ func (d *database) prepare(ctx context.Context) error {
 	return d.change(ctx, strings.Join(upgrades()[version:], "\n"))
 }
 
-// checkBytesMax is the size up to which the whole file is checked at open: some
-// seconds. A bigger file is checked in its schema and its newest block only; every
-// block carries a checksum that is looked at whenever it is read.
-const checkBytesMax = 256 << 20
+// checkBytesMax is the size up to which the whole file is checked at open, row by row
+// against the events themselves: that takes less than a second. Of a bigger file the
+// schema and the newest block are checked then, and the rest as it is read: every block
+// against its checksum, every stream for revisions that are missing. Verify checks all.
+const checkBytesMax = 64 << 20
 
 func (d *database) check(ctx context.Context) error {
 	var sizeBytes int64
@@ -157,8 +159,9 @@ func (d *database) check(ctx context.Context) error {
 	if err := d.write.QueryRowContext(ctx, size).Scan(&sizeBytes); err != nil {
 		return fmt.Errorf("%w: %w", errCorrupt, err)
 	}
-	check := `PRAGMA quick_check(1)`
-	if sizeBytes > checkBytesMax {
+	d.small = sizeBytes <= checkBytesMax
+	check := `PRAGMA integrity_check(1)`
+	if !d.small {
 		check = `PRAGMA quick_check('sqlite_schema')`
 	}
 	var verdict string

@@ -310,7 +310,7 @@ func (f *folder) close(ctx context.Context) (bool, error) {
 	<-f.done
 	f.turn.Lock()
 	defer f.turn.Unlock()
-	if err := f.foldLocked(ctx, &journalState{folded: f.journal.seq}); err != nil {
+	if err := f.foldLocked(ctx, &journalState{salt: runOf(f.journal.salt) << 32, folded: f.journal.seq}); err != nil {
 		return false, fmt.Errorf("fold the journal: %w", err)
 	}
 	return true, nil

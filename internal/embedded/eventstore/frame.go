@@ -235,6 +235,27 @@ func (b *block) of(stream string, x run, into []frame) ([]frame, error) {
 	return into, nil
 }
 
+// says checks what the row says of b against its frames, which have the checksum. A
+// scavenged block may begin later than its row.
+func (b *block) says() error {
+	var first, last uint64
+	n := 0
+	for off := 0; off < len(b.body); n++ {
+		f, next, err := frameAt(b.body, off)
+		if err != nil {
+			return fmt.Errorf("block at position %d: %w", b.first, err)
+		}
+		if n == 0 {
+			first = f.pos
+		}
+		last, off = f.pos, next
+	}
+	if n == 0 || n != b.n || first < b.first || last != b.last {
+		return fmt.Errorf("block at position %d: %w: it holds %d events from position %d to %d instead of %d to %d", b.first, errCorrupt, n, first, last, b.n, b.last)
+	}
+	return nil
+}
+
 func (b *block) checksum() uint32 { return crc32.Checksum(b.body, castagnoli()) }
 
 // revisionMax is the revision of a tombstone, EventStoreDB's own value.

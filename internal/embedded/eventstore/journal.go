@@ -104,9 +104,9 @@ func journalFiles(dir string) ([]string, error) {
 // begin starts a new run of the journal after record seq: a new salt, and a segment
 // to write to. Until the tables' file says so, the old run counts.
 func (j *journal) begin(ctx context.Context, seq uint64) (salt uint64, name string, err error) {
-	var b [8]byte
+	var b [4]byte
 	_, _ = rand.Read(b[:]) // It never fails.
-	salt = binary.BigEndian.Uint64(b[:])>>1 | 1
+	salt = (runOf(j.salt)+1)<<32 | uint64(binary.BigEndian.Uint32(b[:])) | 1
 	if j.active == nil || j.active.spoilt || j.active.used > 0 {
 		s, err := j.next(ctx, 0)
 		if err != nil {
@@ -130,6 +130,9 @@ func (j *journal) turn(s *segment) {
 	}
 	j.active, j.name = s, filepath.Base(s.path)
 }
+
+// runOf returns the number of the run that a salt stands for.
+func runOf(salt uint64) uint64 { return salt >> 32 }
 
 // write makes buf, a record's frames behind room for its header, the next record.
 // When it returns nil the record is durable. After any other result the journal
@@ -367,13 +370,16 @@ func readSegment(files Files, path string, salt, seq uint64) (records []record, 
 		return nil, err
 	}
 	for at := 0; at < len(buf); {
-		r, ok := recordAt(buf[at:], salt)
+		r, ok := recordAt(buf[at:])
 		if !ok {
 			at += pageBytes
 			continue
 		}
 		at += padded(recordHeaderBytes + len(r.body))
-		if r.seq > seq {
+		if runOf(r.salt) > runOf(salt) {
+			return nil, fmt.Errorf("%w: it is of run %d, the tables know of run %d only: a part of them was lost", errCorrupt, runOf(r.salt), runOf(salt))
+		}
+		if r.salt == salt && r.seq > seq {
 			r.body = slices.Clone(r.body)
 			records = append(records, r)
 		}

@@ -114,6 +114,9 @@ func scanBlock(row scanner) (*block, error) {
 	if b.checksum() != crc {
 		return nil, fmt.Errorf("block at position %d: %w: wrong checksum", b.first, errCorrupt)
 	}
+	if err := b.says(); err != nil {
+		return nil, err
+	}
 	return &b, nil
 }
 

@@ -11,7 +11,7 @@ import (
 //	offset size
 //	0      4    "KTJ1"
 //	4      4    bytes of frames
-//	8      8    salt: which run of the journal it belongs to
+//	8      8    salt: which run of the journal it belongs to; 4 count runs, 4 are random
 //	16     8    sequence number
 //	24     8    position of the newest event before it
 //	32     4    events
@@ -28,6 +28,7 @@ const (
 
 // record is a record as it was read back.
 type record struct {
+	salt       uint64
 	seq, after uint64
 	events     int
 	body       []byte
@@ -60,10 +61,10 @@ func recordChecksum(buf []byte) uint32 {
 	return crc32.Update(crc, castagnoli(), buf[recordHeaderBytes:])
 }
 
-// recordAt returns the record at the beginning of buf, if one of this salt is
-// there whole. Its body shares buf's memory.
-func recordAt(buf []byte, salt uint64) (record, bool) {
-	if len(buf) < recordHeaderBytes || string(buf[:4]) != recordMagic || binary.BigEndian.Uint64(buf[8:]) != salt {
+// recordAt returns the record at the beginning of buf, if one is there whole. Its body
+// shares buf's memory.
+func recordAt(buf []byte) (record, bool) {
+	if len(buf) < recordHeaderBytes || string(buf[:4]) != recordMagic {
 		return record{}, false
 	}
 	n := uint64(binary.BigEndian.Uint32(buf[4:]))
@@ -75,7 +76,7 @@ func recordAt(buf []byte, salt uint64) (record, bool) {
 		return record{}, false
 	}
 	return record{
-		seq: binary.BigEndian.Uint64(buf[16:]), after: binary.BigEndian.Uint64(buf[24:]),
+		salt: binary.BigEndian.Uint64(buf[8:]), seq: binary.BigEndian.Uint64(buf[16:]), after: binary.BigEndian.Uint64(buf[24:]),
 		events: int(binary.BigEndian.Uint32(buf[32:])), body: buf[recordHeaderBytes:len(buf):len(buf)],
 	}, true
 }

@@ -233,7 +233,8 @@ func (s *scavenger) rewriteBlock(ctx context.Context, tx *sql.Tx, first uint64, 
 		clampInt(left.last), left.n, int64(left.checksum()), left.body, clampInt(first))
 }
 
-// shorten lets a run, and its stream, begin at the cut.
+// shorten lets a run, and its stream, begin at the cut. The runs of a stream are
+// shortened in order, so the stream always begins where it says.
 func (s *scavenger) shorten(ctx context.Context, tx *sql.Tx, r removal) error {
 	if err := s.tables.exec(ctx, tx, `DELETE FROM runs WHERE sid = ? AND first_rev = ?`, r.sid, clampInt(r.first)); err != nil {
 		return err
@@ -244,7 +245,7 @@ func (s *scavenger) shorten(ctx context.Context, tx *sql.Tx, r removal) error {
 			return err
 		}
 	}
-	return s.tables.exec(ctx, tx, `UPDATE streams SET cut_below = max(cut_below, ?) WHERE sid = ?`, clampInt(r.cut), r.sid)
+	return s.tables.exec(ctx, tx, `UPDATE streams SET cut_below = max(cut_below, ?) WHERE sid = ?`, clampInt(min(r.cut, r.end())), r.sid)
 }
 
 // without returns b without the events before the cuts of their streams.

@@ -84,7 +84,7 @@ func RecordPlaces(ctx context.Context, dir string) ([]RecordPlace, error) {
 			return nil, err
 		}
 		for at := 0; at < len(buf); at += pageBytes {
-			if r, ok := recordAt(buf[at:], state.salt); ok && r.seq > state.folded {
+			if r, ok := recordAt(buf[at:]); ok && r.salt == state.salt && r.seq > state.folded {
 				places = append(places, RecordPlace{Seq: r.seq, Path: path, At: at, Length: recordHeaderBytes + len(r.body)})
 			}
 		}

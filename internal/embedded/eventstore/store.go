@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -40,6 +41,11 @@ func openStore(ctx context.Context, cfg Config) (_ *store, err error) {
 	}
 	if s.tables, err = newTables(ctx, s.db.write); err != nil {
 		return nil, err
+	}
+	if s.db.small {
+		if err = newVerifier(s.tables.conn).tables(ctx); err != nil {
+			return nil, fmt.Errorf("%w: restore the data folder from a backup", err)
+		}
 	}
 	state, err := s.tables.readState(ctx)
 	if err != nil {
@@ -82,8 +88,8 @@ func openStore(ctx context.Context, cfg Config) (_ *store, err error) {
 
 // recordsOf returns what the journal holds and the tables do not.
 func recordsOf(files Files, dir string, state journalState) ([]record, error) {
-	if state.salt == 0 {
-		return nil, nil
+	if !state.inUse() {
+		return readJournal(files, dir, state.salt, math.MaxUint64)
 	}
 	if _, err := os.Stat(filepath.Join(dir, state.file)); err != nil {
 		return nil, fmt.Errorf("%w: the log was not closed, and a file of its journal is missing (%w): put it back, or restore the data folder from a backup", errCorrupt, err)

@@ -16,13 +16,16 @@ const rowsAtOnce = 32
 
 // journalState says which records of the journal count.
 type journalState struct {
-	// salt is that of the run in use; 0 says that none is: the tables hold all.
+	// salt is that of the run in use. Without its lower half none is: the tables hold all.
 	salt uint64
 	// folded is the newest record that the tables hold.
 	folded uint64
 	// file was in use when this was written.
 	file string
 }
+
+// inUse reports whether the journal may hold what the tables do not.
+func (s journalState) inUse() bool { return uint32(s.salt) != 0 } //nolint:gosec // The lower half.
 
 // tables is the side of the file that writes. One goroutine at a time may use it.
 type tables struct {

@@ -26,17 +26,52 @@ func Verify(ctx context.Context, dir string) (_ Report, err error) {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, view.close()) }()
-	v := &verifier{conn: view.conn, next: make(map[string]uint64)}
-	if err := v.check(ctx); err != nil {
-		return v.report, err
-	}
-	if err := v.blocks(ctx); err != nil {
-		return v.report, err
-	}
-	if err := v.runs(ctx); err != nil {
+	v := newVerifier(view.conn)
+	if err := v.tables(ctx); err != nil {
 		return v.report, err
 	}
 	return v.report, v.records(ctx, view.records)
+}
+
+func newVerifier(conn *sql.Conn) *verifier {
+	return &verifier{conn: conn, next: make(map[string]uint64), limits: make(map[string]limits)}
+}
+
+// tables checks the tables' file.
+func (v *verifier) tables(ctx context.Context) error {
+	for _, check := range []func(context.Context) error{v.check, v.blocks, v.runs, v.limited} {
+		if err := check(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// limited checks that the limits of streams are those that their metadata sets.
+func (v *verifier) limited(ctx context.Context) (err error) {
+	rows, err := v.conn.QueryContext(ctx, `SELECT name, max_count, max_age_s, trim_below FROM streams
+WHERE max_count IS NOT NULL OR max_age_s IS NOT NULL OR trim_below IS NOT NULL`)
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var name string
+		var l limits
+		if err := rows.Scan(&name, &l.maxCount, &l.maxAgeS, &l.trimBelow); err != nil {
+			return fmt.Errorf("verify: %w", err)
+		}
+		if l != v.limits[name] {
+			return fmt.Errorf("%w: stream %q has the limits %+v, its metadata says %+v", errCorrupt, name, l, v.limits[name])
+		}
+		delete(v.limits, name)
+	}
+	for name, l := range v.limits {
+		if l != (limits{}) {
+			return fmt.Errorf("%w: stream %q has no limits, its metadata says %+v", errCorrupt, name, l)
+		}
+	}
+	return rows.Err()
 }
 
 type verifier struct {
@@ -51,6 +86,7 @@ type verifier struct {
 	rev     uint64 // The next one of the stream.
 	frames  []frame
 	inRuns  int
+	limits  map[string]limits // As metadata sets them.
 	next    map[string]uint64 // Of the streams that the journal goes on with.
 }
 
@@ -99,6 +135,13 @@ func (v *verifier) frame(f frame) error {
 	}
 	v.report.Last, v.created = f.pos, f.created
 	v.report.Events++
+	if name := string(f.stream); isMetaStream(name) {
+		data, err := f.data()
+		if err != nil {
+			return err
+		}
+		v.limits[name[2:]] = parseLimits(data)
+	}
 	return nil
 }
 
@@ -180,8 +223,8 @@ FROM runs r LEFT JOIN streams s USING (sid) ORDER BY r.sid, r.first_rev`)
 }
 
 func (v *verifier) run(ctx context.Context, x run) error {
-	if v.rev == 0 && x.first <= v.cut {
-		v.rev = x.first
+	if v.rev == 0 {
+		v.rev = v.cut
 	}
 	if x.first != v.rev && x.first != revisionMax {
 		return fmt.Errorf("%w: stream %q goes on at revision %d instead of %d", errCorrupt, v.name, x.first, v.rev)
