@@ -80,11 +80,14 @@ func usedIn(account, id string, minute int) string {
 	return strings.ReplaceAll(r, "111122223333", account)
 }
 
-// send imports records by imp; it is the 202 that a client would see.
-func send(t interface {
+// sender is a test, of rapid's too.
+type sender interface {
 	Fatalf(format string, args ...any)
 	Context() context.Context
-}, imp *ingest.Importer, text string) ingest.ImportResult {
+}
+
+// send imports records by imp; it is the 202 that a client would see.
+func send(t sender, imp *ingest.Importer, text string) ingest.ImportResult {
 	res, err := imp.CloudTrail(t.Context(), order(), ingest.UploadRequest{Body: body(text)})
 	if err != nil {
 		t.Fatalf("import: %v", err)

@@ -180,9 +180,13 @@ func (n *Node) write(ctx context.Context, t *Tables) error {
 			return nil
 		}
 		t.mu.Lock()
+		level := slog.LevelWarn
+		if t.opening != nil { // It was told.
+			level = slog.LevelDebug
+		}
 		t.opening = err
 		t.mu.Unlock()
-		n.cfg.Logger.WarnContext(ctx, "tables cannot be opened, trying again", slog.String("generation", t.Name), slog.Any("error", err))
+		n.cfg.Logger.LogAttrs(ctx, level, "tables cannot be opened, trying again", slog.String("generation", t.Name), slog.Any("error", err))
 		if pause(ctx, openEvery) != nil {
 			return nil
 		}

@@ -124,7 +124,9 @@ func serveGateway(ctx context.Context, listener net.Listener, server *http.Serve
 	if err != nil {
 		err = errors.Join(fmt.Errorf("statements under way were cut off: %w", err), server.Close())
 	}
-	<-failed
+	if ended := <-failed; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve ClickHouse: %w", ended))
+	}
 	return err
 }
 

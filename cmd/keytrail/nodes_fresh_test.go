@@ -35,13 +35,10 @@ func accepted(n *node, k madeKey, stop <-chan struct{}) (last time.Time, others 
 				began := time.Now()
 				status, h := n.ask(http.MethodGet, needsNoLog, k.APIKey, nil, nil)
 				mu.Lock()
-				switch {
-				case status == http.StatusOK:
-					if began.After(last) {
-						last = began
-					}
-				default:
+				if status != http.StatusOK {
 					others[status]++
+				} else if began.After(last) {
+					last = began
 				}
 				if status == http.StatusServiceUnavailable && h.Get("Retry-After") == "" {
 					n.in.t.Error("503 without Retry-After")

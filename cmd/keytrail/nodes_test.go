@@ -26,8 +26,7 @@ type installation struct {
 	dir        string
 	log        *syncBuffer
 	eventstore string // esdb address, host:port.
-	clickhouse string // DSN without the host: see dsn.
-	chAddress  string
+	chAddress  string // Host and port of ClickHouse, where there is one.
 	password   string
 }
 

@@ -83,13 +83,15 @@ func (o *Outages) tell(ctx context.Context, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for cause, one := range o.byCause {
-		attrs := []slog.Attr{slog.String("cause", cause), slog.Uint64("requests", one.total), slog.Duration("since", now.Sub(one.began).Round(time.Millisecond))}
+		since := now.Sub(one.began).Round(time.Millisecond)
 		if one.recent == 0 {
 			delete(o.byCause, cause)
-			o.logger.LogAttrs(ctx, slog.LevelInfo, "requests are no longer answered 503", attrs...)
+			o.logger.LogAttrs(ctx, slog.LevelInfo, "requests are no longer answered 503",
+				slog.String("cause", cause), slog.Uint64("requests", one.total), slog.Duration("since", since))
 			continue
 		}
 		one.recent = 0
-		o.logger.LogAttrs(ctx, slog.LevelWarn, "requests are still answered 503", append(attrs, slog.Any("error", one.err))...)
+		o.logger.LogAttrs(ctx, slog.LevelWarn, "requests are still answered 503",
+			slog.String("cause", cause), slog.Uint64("requests", one.total), slog.Duration("since", since), slog.Any("error", one.err))
 	}
 }
