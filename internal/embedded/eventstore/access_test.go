@@ -11,7 +11,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -242,7 +244,8 @@ func deeds() map[string]deed {
 			if err != nil {
 				return err
 			}
-			if err := b.Send(batchOf(1, stream, anyRevision, true, 78)); err != nil {
+			// A call that was refused meanwhile is io.EOF: the reason comes with the answer.
+			if err := b.Send(batchOf(1, stream, anyRevision, true, 78)); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
 			m, err := b.Recv()
