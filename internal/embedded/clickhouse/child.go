@@ -247,18 +247,19 @@ func serve(listener net.Listener, h http.Handler, dir string, damage <-chan erro
 
 // heal ends the process for a damaged part, at most once in a while.
 func heal(server *http.Server, dir string, damage <-chan error, logger *slog.Logger) {
+	ctx := context.Background() // It ends with the process.
 	for err := range damage {
 		due, markErr := mayHeal(dir, time.Now())
 		if markErr != nil {
-			logger.Error("damaged_part", slog.Any("error", errors.Join(err, markErr)))
+			logger.ErrorContext(ctx, "damaged_part", slog.Any("error", errors.Join(err, markErr)))
 			continue
 		}
 		if !due {
-			logger.Error("damaged_part_stays", slog.Any("error", err))
+			logger.ErrorContext(ctx, "damaged_part_stays", slog.Any("error", err))
 			continue
 		}
-		logger.Error("damaged_part_new_start", slog.Any("error", err))
-		ctx, cancel := context.WithTimeout(context.Background(), healGrace)
+		logger.ErrorContext(ctx, "damaged_part_new_start", slog.Any("error", err))
+		ctx, cancel := context.WithTimeout(ctx, healGrace)
 		_ = server.Shutdown(ctx) // Whoever is not served by then repeats itself.
 		cancel()
 		os.Exit(4)
