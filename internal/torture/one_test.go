@@ -30,6 +30,7 @@ func one() arrangement {
 			{name: "kill server and engine at once", kills: 2, odds: 2, do: killBoth},
 			{name: "kill during start-up", kills: 2, odds: 3, do: killStarting},
 			{name: "kill during recovery", kills: 2, odds: 3, do: killRecovering},
+			{name: "killed again and again", kills: stormKills, odds: 3, do: killStorm},
 			{name: "hung engine", odds: 2, do: hangEngine(500*time.Millisecond, 6*time.Second)},
 			{name: "hung engine, until it is killed", slow: true, do: hangEngine(25*time.Second, 40*time.Second)},
 			{name: "hung server", do: hangServer},
@@ -93,6 +94,20 @@ func killRecovering(ctx context.Context, e *episode) error {
 	}
 	pause(e.between(0, 300*time.Millisecond))
 	return e.nodes[0].kill(ctx)
+}
+
+// stormKills is how often killStorm kills.
+const stormKills = 5
+
+// killStorm kills the server as often as it comes up.
+func killStorm(ctx context.Context, e *episode) error {
+	for range stormKills {
+		if err := e.nodes[0].kill(ctx); err != nil {
+			return err
+		}
+		pause(e.between(0, 500*time.Millisecond))
+	}
+	return nil
 }
 
 func hangEngine(low, high time.Duration) func(context.Context, *episode) error {
