@@ -285,15 +285,15 @@ func syncCalls() []string { return []string{"fsync", "fdatasync", "msync", "sync
 // one in some.
 func failCalls(errno string, of target, low, high time.Duration) func(context.Context, *episode) error {
 	return func(ctx context.Context, e *episode) error {
-		calls := writeCalls()
+		calls, where := writeCalls(), of // Other writes of the process are not the disk's.
 		if e.rng.IntN(2) == 0 {
-			calls, of = syncCalls(), of.all()
+			calls, where = syncCalls(), of.all()
 		}
 		when := ""
 		if n := e.rng.IntN(4); n > 0 {
 			when = fmt.Sprintf(":when=%d+%d", 1+e.rng.IntN(5), n)
 		}
-		return e.spoil(ctx, of, calls, errno+when, e.between(low, high))
+		return e.spoil(ctx, where, calls, errno+when, e.between(low, high))
 	}
 }
 
