@@ -48,7 +48,7 @@ bench: build ## measure: the log, commands, usage until queryable, search, repla
 torture: build ## make every fault while writing, then count (KILLS=500 SEED=… EPISODE=…)
 	$(BIN) dev engine
 	$(if $(SEED),KEYTRAIL_TORTURE_SEED=$(SEED)) $(if $(EPISODE),KEYTRAIL_TORTURE_EPISODE=$(EPISODE)) KEYTRAIL_TORTURE_KILLS=$(or $(KILLS),500) \
-		$(GO) test -v -count=1 -timeout 4h -run UnderFaults ./internal/torture
+		$(GO) test -v -count=1 -timeout 6h -run 'UnderFaults|EachAppend' ./internal/torture
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@for pkg in $$($(GO) list ./...); do \
