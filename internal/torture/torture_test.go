@@ -14,6 +14,8 @@ const (
 	// stepsPerEpisode keeps the log of an episode short: every step reads all of it.
 	stepsPerEpisode = 12
 	stepsShort      = 4
+	// tableEvery is after how many episodes the table is printed on the way.
+	tableEvery = 10
 )
 
 // TestNothingAcknowledgedIsLostOrDoubledUnderFaults runs episodes until enough processes
@@ -53,6 +55,9 @@ func torture(t *testing.T, seed uint64, kills int, total *table) {
 		return
 	}
 	for number := 0; total.killed() < kills && !t.Failed(); number += 2 {
+		if number%tableEvery == 0 && number > 0 {
+			total.print(t, seed) // A run of hours that is cut off has proved something, too.
+		}
 		t.Run(fmt.Sprintf("round=%d", number/2), func(t *testing.T) {
 			for n := number; n < number+2; n++ {
 				t.Run(fmt.Sprintf("episode=%d", n), func(t *testing.T) {
