@@ -80,6 +80,7 @@ func (a *app) parts() []part {
 		{name: "tables", roles: both, run: a.tables.Run, check: a.tablesReady},
 		{name: "horizon", roles: both, run: a.horizon.Run},
 		{name: "detector", roles: worker, run: a.detectors.run},
+		{name: "garbage", roles: both, run: tuneGarbage},
 	}
 }
 
