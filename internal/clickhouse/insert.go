@@ -98,8 +98,14 @@ func insertSettings(opt InsertOptions) chgo.Settings {
 }
 
 func (s *Store) send(ctx context.Context, table string, columns []string, types []chgo.ColumnNameAndType, opt InsertOptions, fill func(Batch) error) (rows int, err error) {
+	select {
+	case s.turns <- struct{}{}:
+		defer func() { <-s.turns }()
+	case <-ctx.Done():
+		return 0, classify(ctx, ctx.Err())
+	}
 	ctx = chgo.Context(ctx, chgo.WithSettings(insertSettings(opt)), chgo.WithColumnNamesAndTypes(types))
-	batch, err := s.conn.PrepareBatch(ctx, "INSERT INTO `"+table+"` (`"+strings.Join(columns, "`, `")+"`)")
+	batch, err := s.inserts.PrepareBatch(ctx, "INSERT INTO `"+table+"` (`"+strings.Join(columns, "`, `")+"`)")
 	if err != nil {
 		return 0, classify(ctx, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +25,10 @@ const (
 	answerTimeout = 10 * time.Minute
 	openTimeout   = 20 * time.Second
 	openPause     = 100 * time.Millisecond
+	// insertsMax bounds the inserts under way at once, and insertConnLifetime how long
+	// what they needed of memory is kept.
+	insertsMax         = 4
+	insertConnLifetime = time.Minute
 )
 
 // Config says which store to open. Either Socket or DSN must be set.
@@ -38,7 +43,8 @@ type Config struct {
 	// "keytrail".
 	Database string
 	// MaxConns bounds the statements under way at once; 0 means 8. A statement
-	// beyond it waits up to 10 s for its turn.
+	// beyond it waits up to 10 s for its turn. Inserts are not counted: four may be under
+	// way beside them, and others wait as long as their callers do.
 	MaxConns int
 	// Connections, if set, keeps the store's connections.
 	Connections *Connections
@@ -67,7 +73,11 @@ func (c Config) Validate() error {
 // Store is an open analytics store. It is safe for concurrent use and holds no
 // goroutine of its own.
 type Store struct {
-	conn     driver.Conn
+	conn driver.Conn
+	// inserts are connections for inserts only, and turns as many tokens: the driver keeps
+	// for each connection a buffer as large as the largest block that it ever sent.
+	inserts  driver.Conn
+	turns    chan struct{}
 	opts     *chgo.Options
 	database string
 	logger   *slog.Logger
@@ -95,7 +105,23 @@ func New(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse: open: %w", err)
 	}
-	return &Store{conn: conn, opts: opts, database: opts.Auth.Database, logger: cfg.Logger, tables: map[string]*tableInfo{}}, nil
+	inserts, err := chgo.Open(insertOptions(opts))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("clickhouse: open: %w", err), conn.Close())
+	}
+	return &Store{
+		conn: conn, inserts: inserts, turns: make(chan struct{}, insertsMax), opts: opts,
+		database: opts.Auth.Database, logger: cfg.Logger, tables: map[string]*tableInfo{},
+	}, nil
+}
+
+// insertOptions returns opts for the connections that inserts go over.
+func insertOptions(opts *chgo.Options) *chgo.Options {
+	own := *opts
+	own.MaxOpenConns, own.MaxIdleConns = insertsMax, insertsMax
+	own.FreeBufOnConnRelease = true // Over HTTP the driver takes no notice.
+	own.ConnMaxLifetime = insertConnLifetime
+	return &own
 }
 
 // Open connects, makes the database if it is missing, and returns the store. It
@@ -137,7 +163,7 @@ func (s *Store) CreateDatabase(ctx context.Context) error {
 
 // Close releases the connections. Statements under way may fail.
 func (s *Store) Close() error {
-	if err := s.conn.Close(); err != nil {
+	if err := errors.Join(s.conn.Close(), s.inserts.Close()); err != nil {
 		return fmt.Errorf("clickhouse: close: %w", err)
 	}
 	return nil
@@ -161,7 +187,9 @@ func (s *Store) Exec(ctx context.Context, sql string, args ...any) error {
 		}
 		bound[i] = a
 	}
-	s.forgetTables()
+	if !strings.HasPrefix(sql, "INSERT ") && !strings.HasPrefix(sql, "DELETE ") {
+		s.forgetTables() // It may have changed one.
+	}
 	// Answer only when all is done, so that a failure is in the status.
 	ctx = chgo.Context(ctx, chgo.WithSettings(chgo.Settings{"wait_end_of_query": 1}))
 	return classify(ctx, s.conn.Exec(ctx, sql, bound...))
