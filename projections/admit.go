@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"example.com/keytrail/internal/clickhouse"
 )
@@ -93,11 +94,11 @@ func (n *Node) remove(ctx context.Context, name string) error {
 	for n.cfg.Worker {
 		err := n.drop(ctx, name)
 		if err == nil || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // The end of ctx is no error.
 		}
-		n.cfg.Logger.WarnContext(ctx, "dropped tables cannot be removed, trying again", "generation", name, "error", err)
+		n.cfg.Logger.WarnContext(ctx, "dropped tables cannot be removed, trying again", slog.String("generation", name), slog.Any("error", err))
 		if pause(ctx, openEvery) != nil {
-			return nil
+			return nil //nolint:nilerr // The end of ctx is no error.
 		}
 	}
 	return nil
@@ -118,7 +119,8 @@ func (n *Node) drop(ctx context.Context, name string) (err error) {
 		return err
 	}
 	if owner != state.logID {
-		n.cfg.Logger.ErrorContext(ctx, "a dropped generation's database is not this log's and is left as it is", "generation", name, "owner", owner)
+		n.cfg.Logger.ErrorContext(ctx, "a dropped generation's database is not this log's and is left as it is",
+			slog.String("generation", name), slog.String("owner", owner))
 		return nil
 	}
 	return store.Exec(ctx, "DROP DATABASE IF EXISTS `"+store.Database()+"` SYNC")

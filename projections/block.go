@@ -132,7 +132,10 @@ func (b *block) hashEvent(r *eventlog.Raw) {
 
 // aside returns the positions of the events that are set aside.
 func (b *block) aside() []uint64 {
-	var out []uint64
+	if len(b.poison) == 0 {
+		return nil
+	}
+	out := make([]uint64, 0, len(b.poison))
 	for _, p := range b.poison {
 		out = append(out, p.raw.Position)
 	}

@@ -62,10 +62,10 @@ func (n *Node) coordinateOnce(ctx context.Context, t *Tables) error {
 
 // compare compares t with the live tables up to what those held when it began.
 func (n *Node) compare(ctx context.Context, t, live *Tables, at BlockCompleted) (Comparison, error) {
-	if err := live.Refused(); err != nil {
+	if refused := live.Refused(); refused != nil {
 		return Comparison{
 			With: live.Name, Position: at.To, Differences: 1,
-			First: []TableDifference{{What: "the live tables cannot be compared: " + err.Error()}},
+			First: []TableDifference{{What: "the live tables cannot be compared: " + refused.Error()}},
 		}, nil
 	}
 	newer, err := t.Store()
@@ -208,16 +208,16 @@ func (n *Node) retire(ctx context.Context, name string) error {
 	state, _ := n.book.now()
 	left := state.named[name].RetiredAt.Add(n.cfg.Grace).Sub(n.cfg.Now())
 	if pause(ctx, max(left, 0)) != nil {
-		return nil
+		return nil //nolint:nilerr // The end of ctx is no error.
 	}
 	for {
 		err := n.Drop(ctx, name, "keytrail")
 		if err == nil || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // The end of ctx is no error.
 		}
 		n.cfg.Logger.WarnContext(ctx, "a generation that is no longer live cannot be dropped, trying again", slog.String("generation", name), slog.Any("error", err))
 		if pause(ctx, openEvery) != nil {
-			return nil
+			return nil //nolint:nilerr // The end of ctx is no error.
 		}
 	}
 }

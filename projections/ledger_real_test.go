@@ -147,7 +147,7 @@ func tomorrow(raw eventlog.Raw) (domain.Recorded, error) {
 }
 
 // tellFuture appends an event of a key that only [tomorrow] can read.
-func (s *story) tellFuture(n int) uint64 {
+func (s *story) tellFuture(n int) {
 	s.tb.Helper()
 	id := domain.KeyID("K-1")
 	state := keyState(id)
@@ -157,7 +157,7 @@ func (s *story) tellFuture(n int) uint64 {
 		domain.Metadata{EffectiveAt: s.base, Initiator: domain.Initiator{IAMID: "IBMid-1"}})
 	must(err)
 	p.Type = futureType
-	return s.append(stream, p)
+	s.append(stream, p)
 }
 
 // TestPoisonIsReplayedOnceByAProgramThatCanReadIt sets events of a future version aside,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -119,7 +120,7 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var errs []error
+	errs := make([]error, 0, len(n.tables))
 	for _, t := range n.tables {
 		errs = append(errs, t.close())
 	}
@@ -232,11 +233,11 @@ func (n *Node) follow(ctx context.Context) error {
 	for {
 		err := n.book.follow(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // The end of ctx is no error.
 		}
 		n.cfg.Logger.WarnContext(ctx, "following the generations is interrupted, trying again", slog.Any("error", err))
 		if pause(ctx, openEvery) != nil {
-			return nil
+			return nil //nolint:nilerr // The end of ctx is no error.
 		}
 	}
 }
@@ -327,7 +328,7 @@ func (n *Node) while(ctx context.Context, name string, f func(context.Context) e
 		defer close(done)
 		for {
 			state, changed := n.book.now()
-			if !isIn(state.named[name].State, in) {
+			if !slices.Contains(in, state.named[name].State) {
 				cancel()
 				return
 			}
@@ -342,13 +343,4 @@ func (n *Node) while(ctx context.Context, name string, f func(context.Context) e
 		return err
 	}
 	return nil
-}
-
-func isIn(s GenerationState, states []GenerationState) bool {
-	for _, one := range states {
-		if s == one {
-			return true
-		}
-	}
-	return false
 }

@@ -25,7 +25,6 @@ type cluster struct {
 	*story
 
 	prefix string
-	opened map[string]bool
 }
 
 func newCluster(t *testing.T, seed uint64) *cluster {
@@ -134,7 +133,7 @@ func generationOf(n *projections.Node, name string) projections.Generation {
 }
 
 // mustHold verifies the tables of a generation.
-func (c *cluster) mustHold(n *projections.Node, name string) projections.Report {
+func (c *cluster) mustHold(n *projections.Node, name string) {
 	c.tb.Helper()
 	t, ok := n.Named(name)
 	if !ok {
@@ -151,7 +150,6 @@ func (c *cluster) mustHold(n *projections.Node, name string) projections.Report 
 	for _, d := range r.First {
 		c.tb.Errorf("generation %s: %+v", name, d)
 	}
-	return r
 }
 
 func (c *cluster) await(n *projections.Node, position uint64) {

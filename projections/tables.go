@@ -177,7 +177,7 @@ func (n *Node) write(ctx context.Context, t *Tables) error {
 			break
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // The end of ctx is no error.
 		}
 		t.mu.Lock()
 		level := slog.LevelWarn
@@ -188,11 +188,11 @@ func (n *Node) write(ctx context.Context, t *Tables) error {
 		t.mu.Unlock()
 		n.cfg.Logger.LogAttrs(ctx, level, "tables cannot be opened, trying again", slog.String("generation", t.Name), slog.Any("error", err))
 		if pause(ctx, openEvery) != nil {
-			return nil
+			return nil //nolint:nilerr // The end of ctx is no error.
 		}
 	}
-	if !n.cfg.Worker || t.Refused() != nil {
-		return nil
+	if refused := t.Refused(); !n.cfg.Worker || refused != nil {
+		return nil //nolint:nilerr // It was told; nobody writes such tables.
 	}
 	if err := n.buildRunner(t); err != nil {
 		return err
