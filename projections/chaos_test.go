@@ -82,6 +82,9 @@ type shuffled struct {
 func (s *shuffled) Next(ctx context.Context) (eventlog.Delivery, error) {
 	s.chaos.stall()
 	if len(s.held) > 0 {
+		if s.chaos.draw(2) == 0 {
+			pass(time.Duration(s.chaos.draw(1500)) * time.Millisecond) // Long enough for a block to end.
+		}
 		d := s.held[0]
 		s.held = s.held[1:]
 		return d, nil
