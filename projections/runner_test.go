@@ -356,6 +356,39 @@ func TestABlockOfOtherEventsIsGivenUpAndMadeOfTheLog(t *testing.T) {
 	}
 }
 
+// TestADeletionThatComesLateTakesNothingOfTheNextRunner keeps the deletion of a runner on
+// its way until another has made the block again and completed it.
+func TestADeletionThatComesLateTakesNothingOfTheNextRunner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		sink := newSimSink(1)
+		off := &offSink{Sink: sink, off: errors.New("away")}
+		r.sink = off
+		r.use()
+		first, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if err := r.runner("planner").Run(first); err != nil {
+			t.Fatal(err)
+		}
+		sink.addLocked("usage", []simRow{{block: 1}, {block: 1}}) // What a dead store left.
+		sink.hold, off.off = 20*time.Second, nil
+		r.run(r.runner("slow"))
+		pass(time.Second) // Its deletion is on its way; of itself nothing more is heard.
+		off.off = errors.New("dead")
+		r.sink = sink
+		r.run(r.runner("quick", func(c *projections.RunnerConfig) { c.Alone = false }))
+		pass(10 * time.Second)
+		if n := sink.countLocked("usage", 1); n != 1 {
+			t.Fatalf("%d rows before the late deletion, want the one of the quick runner", n)
+		}
+		pass(time.Minute)
+		synctest.Wait()
+		if n := sink.countLocked("usage", 1); n != 1 {
+			t.Errorf("%d rows after the late deletion, want 1", n)
+		}
+	})
+}
+
 // miscounting is a store whose rows can never be counted right.
 type miscounting struct{ projections.Sink }
 

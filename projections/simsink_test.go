@@ -25,8 +25,10 @@ type simSink struct {
 	parts  int
 	// removing counts the removals under way.
 	removing int
-	kills    int
-	judged   map[uint64]int
+	// hold is how long the next removal is on its way.
+	hold   time.Duration
+	kills  int
+	judged map[uint64]int
 
 	rng *rand.Rand // Guarded by mu.
 	// faulty is whether anything fails, slow whether counting and deleting take time.
@@ -188,7 +190,10 @@ func (s *simSink) remove(table string, gone func(simRow) bool) error {
 			parts[r.part] = true
 		}
 	}
+	hold := s.hold
+	s.hold = 0
 	s.mu.Unlock()
+	pass(hold)
 	s.dawdle()
 	s.mu.Lock()
 	defer s.mu.Unlock()
