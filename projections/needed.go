@@ -9,8 +9,8 @@ import (
 
 // NeededFrom returns the position from which on this package's tables still need the log,
 // whoever writes them: the events behind the last completed block of every generation that
-// is live or being made, and the usage events that those have set aside and that may be
-// tried again. Nothing at or behind it may be cut.
+// is live or being made, and the usage events that those have ever set aside: one that was
+// replayed is verified from its stream. Nothing at or behind it may be cut.
 func NeededFrom(ctx context.Context, log Log) (uint64, error) {
 	b := newBook(log)
 	if err := b.load(ctx); err != nil {

@@ -114,12 +114,12 @@ func (l *memLog) use(stream string, account domain.AccountID, n int) {
 	l.propose(stream, domain.UsageRecorded{Batch: domain.UsageBatch{Batch: "b", Caller: "c", Count: uint32(n), Lines: uint64(n), Columns: columns}})
 }
 
-func (l *memLog) propose(stream string, e domain.Event) eventlog.Raw {
+func (l *memLog) propose(stream string, e domain.Event) {
 	p, err := eventlog.Propose(domain.DeriveID("test", stream, fmt.Sprint(l.all)), e, domain.Metadata{EffectiveAt: l.at})
 	if err != nil {
 		panic(err)
 	}
-	return l.put(stream, p)
+	l.put(stream, p)
 }
 
 // hold appends a fact about legal holds.
