@@ -113,8 +113,8 @@ func serverFaults() []mutant {
 	suite := testSuite{name: "the server's tests", pkg: target, run: "^Test(Only|Access|ALink|Users|Address|Batch|CloseEndsABatch|Filters|Counted|Ids|Trailers|Deadline)"}
 	out := []mutant{
 		one("every user is an administrator", "func (u *user) admin() bool { return", "func (u *user) admin() bool { return true ||"),
-		one("any password is right", "if !right || !exists {", "if !exists {"),
-		one("an unknown user has the first one's password", "if !right || !exists {", "if !right {"),
+		one("any password is right", "if !right || !exists {", "if !right && false || !exists {"),
+		one("an unknown user has the first one's password", "if !right || !exists {", "if !right || !exists && false {"),
 		one("nobody need log in", "if len(given) != 1 {\n\t\treturn nil, status", "if len(given) != 1 {\n\t\treturn a.logins.other, nil\n\t}\n\tif false {\n\t\treturn nil, status"),
 		one("a link shows what may not be read", "if ok, err := s.streams.access.mayFollow(ctx, name); err != nil || !ok {", "if ok, err := s.streams.access.mayFollow(ctx, name); false && !ok {"),
 		one("everybody may read the log", "if stream[0] == '$' {", "if stream[0] == '$' && stream != allStream {"),
