@@ -82,6 +82,10 @@ func TestDamagedFileIsRefusedAtOpen(t *testing.T) {
 		"one byte of the newest block": edit(`UPDATE blocks SET body = CAST(substr(body, 1, length(body) - 1) || x'00' AS BLOB)
 			WHERE first_pos = (SELECT max(first_pos) FROM blocks)`),
 		"missing index":   edit(`DROP TABLE runs`),
+		"another name":    edit(`UPDATE streams SET name = 'kt.zz' WHERE sid = 1`),
+		"a limit":         edit(`UPDATE streams SET max_count = 1 WHERE sid = 1`),
+		"another start":   edit(`UPDATE streams SET cut_below = 1 WHERE sid = 1`),
+		"missing run":     edit(`DELETE FROM runs WHERE sid = 1`),
 		"overwritten":     overwrite(0, 4096),
 		"torn in between": overwrite(4096, 4096),
 		"cut short":       cutShort,
