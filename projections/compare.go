@@ -322,7 +322,7 @@ func (c *comparer) table(ctx context.Context, t compared) (err error) {
 
 // step compares the rows that come first on either side and moves behind them.
 func (c *comparer) step(t compared, a, b *comparedCursor, out *TableComparison) error {
-	order := 0
+	var order int
 	switch {
 	case !b.valid:
 		order = -1
@@ -331,7 +331,9 @@ func (c *comparer) step(t compared, a, b *comparedCursor, out *TableComparison) 
 	default:
 		order = a.row.compare(&b.row)
 	}
-	row, newest, what := &a.row, uint64(0), ""
+	var newest uint64
+	var what string
+	row := &a.row
 	switch {
 	case order < 0:
 		newest, what = a.row.newest, "only in the new tables"

@@ -63,7 +63,7 @@ func (n *Node) coordinateOnce(ctx context.Context, t *Tables) error {
 // compare compares t with the live tables up to what those held when it began.
 func (n *Node) compare(ctx context.Context, t, live *Tables, at BlockCompleted) (Comparison, error) {
 	if refused := live.Refused(); refused != nil {
-		return Comparison{
+		return Comparison{ //nolint:nilerr // That the live tables cannot be read is the comparison's result.
 			With: live.Name, Position: at.To, Differences: 1,
 			First: []TableDifference{{What: "the live tables cannot be compared: " + refused.Error()}},
 		}, nil

@@ -62,9 +62,9 @@ func (m *faultyMachine) fault(t *rapid.T) {
 		case 1:
 			d.write = func(p []byte) (int, error) { return len(p) / 3, syscall.ENOSPC }
 		case 2:
-			d.sync = func(persisted bool) error { return when(!persisted, syscall.EIO) }
+			d.sync = func(persisted bool) error { return failing(!persisted) }
 		case 3:
-			d.sync = func(persisted bool) error { return when(persisted, syscall.EIO) }
+			d.sync = func(persisted bool) error { return failing(persisted) }
 		case 4:
 			d.make = func() error { return syscall.ENOSPC }
 		}
@@ -125,7 +125,7 @@ func TestAcknowledgedIsThereOnceWhateverFails(t *testing.T) {
 			"append more": m.append,
 			"fault":       m.fault,
 			"heal":        func(*rapid.T) { m.heal() },
-			"fold":        func(t *rapid.T) { _ = m.server.Fold(m.t.Context()) },
+			"fold":        func(*rapid.T) { _ = m.server.Fold(m.t.Context()) },
 			"kill": func(t *rapid.T) {
 				if rapid.IntRange(0, 3).Draw(t, "rarely") == 0 {
 					m.kill()

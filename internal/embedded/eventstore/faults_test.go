@@ -98,9 +98,10 @@ func (f *diskFile) Sync() error {
 	return fault(true)
 }
 
-func when(yes bool, err error) error {
+// failing returns EIO if yes.
+func failing(yes bool) error {
 	if yes {
-		return err
+		return syscall.EIO
 	}
 	return nil
 }
@@ -139,10 +140,10 @@ func TestFailedCommitStoresNothing(t *testing.T) {
 			d.write = func(p []byte) (int, error) { return len(p), syscall.EIO }
 		}},
 		{"the sync fails", func(d *disk) {
-			d.sync = func(persisted bool) error { return when(!persisted, syscall.EIO) }
+			d.sync = func(persisted bool) error { return failing(!persisted) }
 		}},
 		{"the sync fails but all is persisted", func(d *disk) {
-			d.sync = func(persisted bool) error { return when(persisted, syscall.EIO) }
+			d.sync = func(persisted bool) error { return failing(persisted) }
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -188,7 +189,7 @@ func TestCommitInDoubtIsFoundByTheRepeat(t *testing.T) {
 	s, stop := open(t, eventstore.Config{Dir: dir, Files: d})
 	c := dial(t, s)
 	d.set(func(d *disk) {
-		d.sync = func(persisted bool) error { return when(persisted, syscall.EIO) }
+		d.sync = func(persisted bool) error { return failing(persisted) }
 	})
 	s.FailFolds(func(context.Context, *sql.Conn) error { return errInjected }, nil)
 	if _, err := c.append(t.Context(), "kt.a", noStream, "t", nil, number(1), number(2)); status.Code(err) != codes.Unknown {
