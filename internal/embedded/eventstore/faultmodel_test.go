@@ -64,7 +64,7 @@ func (m *faultyMachine) fault(t *rapid.T) {
 		case 2:
 			d.sync = func(persisted bool) error { return failing(!persisted) }
 		case 3:
-			d.sync = func(persisted bool) error { return failing(persisted) }
+			d.sync = failing
 		case 4:
 			d.make = func() error { return syscall.ENOSPC }
 		}

@@ -143,7 +143,7 @@ func TestFailedCommitStoresNothing(t *testing.T) {
 			d.sync = func(persisted bool) error { return failing(!persisted) }
 		}},
 		{"the sync fails but all is persisted", func(d *disk) {
-			d.sync = func(persisted bool) error { return failing(persisted) }
+			d.sync = failing
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestCommitInDoubtIsFoundByTheRepeat(t *testing.T) {
 	s, stop := open(t, eventstore.Config{Dir: dir, Files: d})
 	c := dial(t, s)
 	d.set(func(d *disk) {
-		d.sync = func(persisted bool) error { return failing(persisted) }
+		d.sync = failing
 	})
 	s.FailFolds(func(context.Context, *sql.Conn) error { return errInjected }, nil)
 	if _, err := c.append(t.Context(), "kt.a", noStream, "t", nil, number(1), number(2)); status.Code(err) != codes.Unknown {
