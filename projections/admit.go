@@ -89,6 +89,20 @@ func newestBlock(ctx context.Context, store *clickhouse.Store) (uint64, error) {
 	return newest, nil
 }
 
+// holdsNothing reports whether no table of the database holds a row, but for the record
+// of its migrations.
+func holdsNothing(ctx context.Context, store *clickhouse.Store) (bool, error) {
+	var rows uint64
+	err := store.Row(ctx, clickhouse.Select{
+		Table: "system.tables", Scope: clickhouse.ScopeAll(), Columns: []string{"sum(ifNull(total_rows, 1))"},
+		Where: []clickhouse.Cond{clickhouse.Eq("database", store.Database()), clickhouse.Ne("name", clickhouse.MigrationsTable)},
+	}, &rows)
+	if err != nil {
+		return false, fmt.Errorf("count rows of %s: %w", store.Database(), err)
+	}
+	return rows == 0, nil
+}
+
 // remove drops the database of a generation, if it is this log's. A worker does it.
 func (n *Node) remove(ctx context.Context, name string) error {
 	for n.cfg.Worker {
@@ -112,13 +126,20 @@ func (n *Node) drop(ctx context.Context, name string) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	state, _ := n.book.now()
 	owner, err := ownerOf(ctx, store)
-	if e, ok := errors.AsType[*clickhouse.Error](err); ok && (e.Code == clickhouse.CodeUnknownTable || e.Code == clickhouse.CodeUnknownDatabase) {
+	switch e, _ := errors.AsType[*clickhouse.Error](err); {
+	case e != nil && e.Code == clickhouse.CodeUnknownDatabase:
 		return nil // Removed, or never begun.
-	}
-	if err != nil {
+	case e != nil && e.Code == clickhouse.CodeUnknownTable:
+	case err != nil:
 		return err
 	}
-	if owner != state.logID {
+	ours := owner == state.logID
+	if owner == "" { // Given up before it was marked: rows come only after that.
+		if ours, err = holdsNothing(ctx, store); err != nil {
+			return err
+		}
+	}
+	if !ours {
 		n.cfg.Logger.ErrorContext(ctx, "a dropped generation's database is not this log's and is left as it is",
 			slog.String("generation", name), slog.String("owner", owner))
 		return nil

@@ -378,12 +378,12 @@ func TestADeletionThatComesLateTakesNothingOfTheNextRunner(t *testing.T) {
 		r.sink = sink
 		r.run(r.runner("quick", func(c *projections.RunnerConfig) { c.Alone = false }))
 		pass(10 * time.Second)
-		if n := sink.countLocked("usage", 1); n != 1 {
+		if n := sink.stored("usage", 1); n != 1 {
 			t.Fatalf("%d rows before the late deletion, want the one of the quick runner", n)
 		}
 		pass(time.Minute)
 		synctest.Wait()
-		if n := sink.countLocked("usage", 1); n != 1 {
+		if n := sink.stored("usage", 1); n != 1 {
 			t.Errorf("%d rows after the late deletion, want 1", n)
 		}
 	})

@@ -166,6 +166,13 @@ func (s *simSink) Count(_ context.Context, table string, block uint64) (uint64, 
 	return s.countLocked(table, block), nil
 }
 
+// stored returns the rows of a block as they are, whatever the store would say.
+func (s *simSink) stored(table string, block uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.countLocked(table, block)
+}
+
 func (s *simSink) countLocked(table string, block uint64) uint64 {
 	var n uint64
 	for _, r := range s.tables[table] {

@@ -13,11 +13,11 @@ import (
 	"strings"
 )
 
-// migrationsTable records what ran. It is read grouped, since two processes that
+// MigrationsTable records what ran. It is read grouped, since two processes that
 // start together may both record a file.
-const migrationsTable = "schema_migrations"
+const MigrationsTable = "schema_migrations"
 
-const createMigrations = `CREATE TABLE IF NOT EXISTS ` + migrationsTable + ` (
+const createMigrations = `CREATE TABLE IF NOT EXISTS ` + MigrationsTable + ` (
     version UInt32,
     name String,
     checksum String,
@@ -77,7 +77,7 @@ func (s *Store) apply(ctx context.Context, m migration) error {
 			return fmt.Errorf("%s, statement %d: %w", m.name, i+1, err)
 		}
 	}
-	_, err := s.Insert(ctx, migrationsTable, []string{"version", "name", "checksum"}, InsertOptions{Fsync: true}, func(b Batch) error {
+	_, err := s.Insert(ctx, MigrationsTable, []string{"version", "name", "checksum"}, InsertOptions{Fsync: true}, func(b Batch) error {
 		return b.Append(m.version, m.name, m.checksum)
 	})
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Store) apply(ctx context.Context, m migration) error {
 
 func (s *Store) appliedMigrations(ctx context.Context) (map[uint32]appliedMigration, error) {
 	rows, err := s.Query(ctx, Select{
-		Table:   migrationsTable,
+		Table:   MigrationsTable,
 		Scope:   ScopeAll(),
 		Columns: []string{"version", "any(name)", "if(uniqExact(checksum) = 1, any(checksum), 'several')"},
 		GroupBy: []string{"version"},
