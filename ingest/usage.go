@@ -131,7 +131,7 @@ func NewUsage(cfg UsageConfig) (*Usage, error) {
 func (u *Usage) newSlots(known KnownUses) *slots {
 	return &slots{
 		log: u.cfg.Log, codec: u.codec, known: known, now: u.cfg.Now, logger: u.cfg.Logger,
-		recentMax: recentUsesMax, writers: make(map[string]*slotWriter),
+		recentMax: recentUsesMax, batchesMin: batchesMin, writers: make(map[string]*slotWriter),
 	}
 }
 

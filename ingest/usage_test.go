@@ -517,17 +517,47 @@ func TestOldHistoryOfASlotIsNotReadAndABatchIsForgottenAfterSevenDays(t *testing
 	log := newMemLog()
 	now := usageNow
 	log.now = func() time.Time { return now }
-	with := func(c *ingest.UsageConfig) { c.Now = func() time.Time { return now } }
-	record(t, newUsage(t, log, with), "b1", lines("a", 1))
+	node := func() *ingest.Usage {
+		u := newUsage(t, log, func(c *ingest.UsageConfig) { c.Now = func() time.Time { return now } })
+		ingest.KeepBatches(u, 1)
+		return u
+	}
+	record(t, node(), "b1", lines("a", 1))
 	now = now.Add(6 * 24 * time.Hour)
-	_, err := newUsage(t, log, with).Record(t.Context(), order(), ingest.UploadRequest{Batch: "b1", Body: body(lines("b", 1))})
+	_, err := node().Record(t.Context(), order(), ingest.UploadRequest{Batch: "b1", Body: body(lines("b", 1))})
 	if domain.CodeOf(err) != domain.Conflict {
 		t.Errorf("after six days: %v", err)
 	}
+	record(t, node(), "b2", lines("c", 1))
 	now = now.Add(2 * 24 * time.Hour)
-	record(t, newUsage(t, log, with), "b1", lines("b", 1))
-	if n := len(usesIn(t, log, "client")); n != 2 {
+	record(t, node(), "b1", lines("b", 1))
+	if n := len(usesIn(t, log, "client")); n != 3 {
 		t.Errorf("%d uses", n)
+	}
+}
+
+func TestAClockThatJumpsForgetsNoneOfTheNewestBatches(t *testing.T) {
+	log := newMemLog()
+	now := usageNow
+	log.now = func() time.Time { return now }
+	with := func(c *ingest.UsageConfig) { c.Now = func() time.Time { return now } }
+	u := newUsage(t, log, with)
+	first := record(t, u, "b1", lines("a", 3))
+	for i, jump := range []time.Duration{40 * 24 * time.Hour, -60 * 24 * time.Hour, 400 * 24 * time.Hour} {
+		now = now.Add(jump)
+		record(t, u, fmt.Sprint("other", i), lines(fmt.Sprint("o", i), 1)) // It also makes the node forget what is old.
+		for name, node := range map[string]*ingest.Usage{"the same node": u, "another": newUsage(t, log, with)} {
+			if diff := cmp.Diff(first, record(t, node, "b1", lines("a", 3))); diff != "" {
+				t.Errorf("%s, clock moved by %s: %s", name, jump, diff)
+			}
+			_, err := node.Record(t.Context(), order(), ingest.UploadRequest{Batch: "b1", Body: body(lines("b", 1))})
+			if domain.CodeOf(err) != domain.Conflict {
+				t.Errorf("%s, clock moved by %s: other bytes: %v", name, jump, err)
+			}
+		}
+	}
+	if n := len(usesIn(t, log, "client")); n != 3+3 {
+		t.Errorf("%d uses, want 6", n)
 	}
 }
 

@@ -99,8 +99,8 @@ func (w *slotWriter) meet(ctx context.Context, group []*chunk) error {
 // errBehind says that the usage table is so far behind that not all since can be remembered.
 var errBehind = domain.Errorf(domain.Unavailable, "the usage table is too far behind the log, try again later").WithMessageCode("projection_behind")
 
-// load reads the slot backwards: the headers of the last 7 days, and the ids of all
-// uses above floor.
+// load reads the slot backwards: the headers of the last 7 days and those of the newest
+// batches, and the ids of all uses above floor.
 func (w *slotWriter) load(ctx context.Context, floor uint64) error {
 	now := w.now()
 	w.synced = false // Until all of it is known.
@@ -109,7 +109,7 @@ func (w *slotWriter) load(ctx context.Context, floor uint64) error {
 	w.recent = recentUses{floor: floor}
 	var from *uint64
 	var groups []recentGroup
-	ids, done := 0, false
+	ids, oldBytes, done := 0, 0, false
 	for !done {
 		page, err := w.log.ReadStreamBackwards(ctx, w.stream, from, slotReadPage)
 		if err != nil {
@@ -119,8 +119,10 @@ func (w *slotWriter) load(ctx context.Context, floor uint64) error {
 			// The newest is taken however old it is: it is where the slot ends.
 			newest := w.lastAt.IsZero()
 			if !newest && now.Sub(raw.RecordedAt) > batchMemory && raw.Position <= floor {
-				done = true // Nothing older matters.
-				break
+				if oldBytes += len(raw.Data); len(w.batches) >= w.batchesMin || oldBytes > batchesBytesMax {
+					done = true // Nothing older matters.
+					break
+				}
 			}
 			group, err := w.take(raw, newest)
 			if err != nil {
@@ -190,8 +192,9 @@ func (w *slotWriter) take(raw eventlog.Raw, newest bool) (recentGroup, error) {
 	if !ok {
 		return recentGroup{}, fmt.Errorf("follow slot: a %s stands at %s@%d", raw.Type, raw.Stream, raw.Revision)
 	}
-	if w.now().Sub(raw.RecordedAt) <= batchMemory {
-		w.batch(batchKey{caller: e.Batch.Caller, batch: e.Batch.Batch}).merge(e.Batch, raw.Position, raw.RecordedAt)
+	key := batchKey{caller: e.Batch.Caller, batch: e.Batch.Batch}
+	if newest || w.batches[key] != nil || len(w.batches) < w.batchesMin || w.now().Sub(raw.RecordedAt) <= batchMemory {
+		w.batch(key).merge(e.Batch, raw.Position, raw.RecordedAt)
 	}
 	group := recentGroup{position: raw.Position}
 	if raw.Position <= w.recent.floor || w.known == nil {

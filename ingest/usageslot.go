@@ -1,11 +1,13 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +19,11 @@ import (
 const (
 	// batchMemory is how long a batch id is remembered.
 	batchMemory = 7 * 24 * time.Hour
+	// batchesMin are the newest batches of a slot that are remembered however old they
+	// are, so that a clock that jumps forgets none that a client may still repeat.
+	// Older events are read for them up to batchesBytesMax.
+	batchesMin      = 1024
+	batchesBytesMax = 64 << 20
 	// slotReadPage is how many events of a slot are read at once: each may have 1 MiB.
 	slotReadPage = 16
 	// slotTries bounds how often an append is planned anew because another node wrote
@@ -87,7 +94,8 @@ type slots struct {
 	now    func() time.Time
 	logger *slog.Logger
 
-	recentMax int // Of a slot's ids that the usage table does not hold yet.
+	recentMax  int // Of a slot's ids that the usage table does not hold yet.
+	batchesMin int // See the constant.
 
 	mu       sync.Mutex // Guards all below.
 	writers  map[string]*slotWriter
@@ -276,15 +284,20 @@ func (w *slotWriter) applied(p plan, at eventlog.Appended) {
 	w.prune(now)
 }
 
-// prune forgets batches that are older than the memory.
+// prune forgets batches that are older than the memory, but for the newest.
 func (w *slotWriter) prune(now time.Time) {
-	if now.Sub(w.pruned) < time.Hour {
+	if now.Sub(w.pruned).Abs() < time.Hour {
 		return
 	}
 	w.pruned = now
+	var old []batchKey
 	for k, s := range w.batches {
 		if now.Sub(s.at) > batchMemory {
-			delete(w.batches, k)
+			old = append(old, k)
 		}
+	}
+	slices.SortFunc(old, func(a, b batchKey) int { return cmp.Compare(w.batches[a].position, w.batches[b].position) })
+	for _, k := range old[:min(len(old), max(0, len(w.batches)-w.batchesMin))] {
+		delete(w.batches, k)
 	}
 }
