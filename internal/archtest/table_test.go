@@ -140,10 +140,17 @@ var allowed = map[string][]string{
 	"internal/eventlog": {
 		"domain",
 		"github.com/EventStore/EventStore-Client-Go/v4/esdb",
+		"github.com/EventStore/EventStore-Client-Go/v4/protos/shared",
+		"github.com/EventStore/EventStore-Client-Go/v4/protos/streams",
 		"github.com/ThreeDotsLabs/watermill/message",
 		"github.com/google/uuid",
 		"google.golang.org/grpc/codes",
+		"google.golang.org/grpc/encoding",
+		"google.golang.org/grpc/encoding/proto",
+		"google.golang.org/grpc/mem",
 		"google.golang.org/grpc/status",
+		"google.golang.org/protobuf/encoding/protowire",
+		"google.golang.org/protobuf/proto",
 	},
 	"internal/eventlog/eventlogtest": {
 		"domain",
