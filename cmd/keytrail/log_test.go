@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -26,7 +27,7 @@ import (
 const keyLike = "kt_0123456789abcdefghijABCDEFGHIJ"
 
 // served is an event log that is served and holds three events: JSON that has something
-// like a key's value in it, two uses, and bytes.
+// like a key's value in it, two uses, one of which has it too, and bytes.
 type served struct {
 	data, address string
 	stop          func()
@@ -65,7 +66,7 @@ func serveLog(t *testing.T) served {
 	}()
 	at := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 	columns, err := usagebatch.Encode([]domain.Use{
-		{ID: "u1", Time: at, Account: "a1", KeyID: "ApiKey-1", Action: "s.o.read", Access: domain.AccessRead, Outcome: domain.OutcomeSuccess, Source: "192.0.2.1"},
+		{ID: "u1", Time: at, Account: "a1", KeyID: "ApiKey-1", Action: "s.o.read", Access: domain.AccessRead, Outcome: domain.OutcomeSuccess, Source: "192.0.2.1", UserAgent: keyLike},
 		{ID: "u2", Time: at.Add(time.Second), Account: "a1", KeyID: "ApiKey-1", Action: "s.o.write", Access: domain.AccessWrite, Outcome: domain.OutcomeFailure, ErrorCode: "Denied"},
 	})
 	if err != nil {
@@ -142,8 +143,42 @@ func TestLogCatShowsWhatTheLogSays(t *testing.T) {
 	if err := json.Unmarshal([]byte(says(t, 0, "log", "cat", "--all", "--data", v.data, "--limit", "1", "-o", "json")), &first); err != nil {
 		t.Fatal(err)
 	}
-	if out := says(t, 0, "log", "cat", "--all", "--data", v.data, "--from", fmt.Sprint(first.Position+1)); strings.Contains(out, "kt.s-0@") || !strings.Contains(out, "kt.s-1@") {
-		t.Errorf("from the second position:\n%s", out)
+	for _, source := range [][]string{{"--data", v.data}, {"--eventstore", v.address}} {
+		out := says(t, 0, append([]string{"log", "cat", "--all", "--from", fmt.Sprint(first.Position + 1)}, source...)...)
+		if strings.Contains(out, "kt.s-0@") || !strings.Contains(out, "kt.s-1@") {
+			t.Errorf("%v from the second position:\n%s", source, out)
+		}
+	}
+}
+
+// A stream that is longer than what one read asks for is shown to its end.
+func TestLogCatShowsALongStreamWhole(t *testing.T) {
+	v := serveLog(t)
+	l, err := eventlog.Open(t.Context(), eventlog.Config{Connection: v.address, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := make([]eventlog.Proposed, 2*catPage+1)
+	for i := range events {
+		events[i] = eventlog.Proposed{ID: domain.DeriveID("long", fmt.Sprint(i)), Type: "kt.note.v1", JSON: true, Data: []byte(`{}`)}
+	}
+	_, err = l.Append(t.Context(), "kt.long", eventlog.NoStream(), events...)
+	if err := errors.Join(err, l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, source := range [][]string{{"--data", v.data}, {"--eventstore", v.address}} {
+		for _, from := range []int{0, 1, catPage + 1} {
+			out := says(t, 0, append([]string{"log", "cat", "kt.long", "--from", fmt.Sprint(from)}, source...)...)
+			lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+			if len(lines) != len(events)-from {
+				t.Errorf("%v from %d: %d lines, want %d", source, from, len(lines), len(events)-from)
+			}
+			for i, line := range lines {
+				if want := fmt.Sprintf("  kt.long@%d  ", from+i); !strings.Contains(line, want) {
+					t.Fatalf("%v from %d: line %d is %q, want%s", source, from, i, line, want)
+				}
+			}
+		}
 	}
 }
 

@@ -99,15 +99,17 @@ func TestBackupWhileWritingIsOneStateOfTheLog(t *testing.T) {
 
 // What the journal alone holds is in a backup too, of a log that nobody serves.
 func TestBackupOfAKilledServerHoldsItsJournal(t *testing.T) {
-	dir := unfolded(t, 9)
+	const n = 9
+	dir := unfolded(t, n)
 	var b bytes.Buffer
-	if _, err := eventstore.Backup(t.Context(), dir, &b); err != nil {
-		t.Fatal(err)
+	if r, err := eventstore.Backup(t.Context(), dir, &b); err != nil || r.Events != 2*n {
+		t.Fatalf("backup: %+v, %v, want %d events", r, err, 2*n)
 	}
 	to := t.TempDir()
 	if _, err := eventstore.Restore(t.Context(), &b, to); err != nil {
 		t.Fatal(err)
 	}
+	verify(t, to, 2*n)
 	if d := cmp.Diff(scan(t, dir), scan(t, to)); d != "" {
 		t.Errorf("the restored log (-want +got):\n%s", d)
 	}

@@ -159,6 +159,7 @@ func TestFailedCommitStoresNothing(t *testing.T) {
 			if status.Code(err) != codes.Aborted {
 				t.Fatalf("append during the fault: got %v, want %s", err, codes.Aborted)
 			}
+			verify(t, image(t, dir), 1) // What a kill would leave that comes before anything else.
 			d.heal()
 			if events, err := c.readAll(t.Context(), false, 100); err != nil || len(events) != 1 {
 				t.Errorf("the log holds %v, %v, want the first event only", events, err)
@@ -186,7 +187,9 @@ func TestFailedCommitStoresNothing(t *testing.T) {
 func TestCommitInDoubtIsFoundByTheRepeat(t *testing.T) {
 	dir := t.TempDir()
 	d := &disk{}
-	s, stop := open(t, eventstore.Config{Dir: dir, Files: d})
+	cfg := eventstore.Config{Dir: dir, Files: d}
+	lazy(&cfg)
+	s, stop := open(t, cfg)
 	c := dial(t, s)
 	d.set(func(d *disk) {
 		d.sync = failing
@@ -204,11 +207,17 @@ func TestCommitInDoubtIsFoundByTheRepeat(t *testing.T) {
 	if a, err := c.append(t.Context(), "kt.a", noStream, "t", nil, number(1), number(2)); err != nil || !a.ok || a.rev != 1 {
 		t.Errorf("repeat: %+v, %v", a, err)
 	}
-	if a, err := c.append(t.Context(), "kt.a", 1, "t", nil, number(3)); err != nil || a.rev != 2 {
-		t.Errorf("append: %+v, %v", a, err)
+	for rev := int64(1); rev < 4; rev++ {
+		if a, err := c.append(t.Context(), "kt.a", rev, "t", nil, number(int(rev)+2)); err != nil || !a.ok {
+			t.Errorf("append: %+v, %v", a, err)
+		}
+	}
+	// The journal was begun anew once, not for each append since.
+	if places, err := eventstore.RecordPlaces(t.Context(), dir); err != nil || len(places) != 4 {
+		t.Errorf("the journal has the records %v, %v, want those of all four appends", places, err)
 	}
 	stop()
-	verify(t, dir, 3)
+	verify(t, dir, 5)
 }
 
 // While the tables cannot be written, appends go on as far as the journal may run
@@ -258,13 +267,46 @@ func TestFullTablesRefuseAppendsUntilThereIsRoom(t *testing.T) {
 			if err := s.Fold(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if a, err := c.append(t.Context(), "kt.a", int64(stored)-1, "t", nil, number(stored)); err != nil || !a.ok {
-				t.Errorf("append after the fault: %+v, %v", a, err)
+			total := 2*stored + 1
+			if err := fillWhileFoldsWait(t, s, c, stored, total); err != nil {
+				t.Errorf("appends while a fold is slow: %v", err)
 			}
 			stop()
-			verify(t, dir, stored+1)
+			verify(t, dir, total)
 		})
 	}
+}
+
+// fillWhileFoldsWait appends from revision on up to total, more than fits before a fold,
+// while the fold stands still, and lets it go on once the last append must be waiting for
+// it.
+func fillWhileFoldsWait(t *testing.T, s *eventstore.Server, c client, from, total int) error {
+	goOn := make(chan struct{})
+	s.FailFolds(func(context.Context, *sql.Conn) error {
+		<-goOn
+		return nil
+	}, nil)
+	done := make(chan error, 1)
+	go func() {
+		for i := from; i < total; i++ {
+			if a, err := c.append(t.Context(), "kt.a", int64(i)-1, "t", make([]byte, 10<<10), number(i)); err != nil || !a.ok {
+				done <- fmt.Errorf("append %d: %+v, %w", i, a, err)
+				return
+			}
+		}
+		done <- nil
+	}()
+	var err error
+	select {
+	case err = <-done:
+		err = errors.Join(err, errors.New("nobody waited for the fold"))
+	case <-time.After(300 * time.Millisecond):
+	}
+	close(goOn)
+	if err == nil {
+		err = <-done
+	}
+	return err
 }
 
 // A fold that is stored although it failed is not folded again.

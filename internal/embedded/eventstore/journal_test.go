@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"example.com/keytrail/internal/embedded/eventstore"
 )
 
@@ -212,14 +214,8 @@ func TestOlderLogIsBroughtUpToDate(t *testing.T) {
 		}
 	}
 	stop()
-	db, err := sql.Open("sqlite", filepath.Join(dir, "events.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = db.ExecContext(t.Context(), `DROP INDEX tombstones; ALTER TABLE streams DROP COLUMN cut_below; ALTER TABLE runs ADD COLUMN at INTEGER NOT NULL DEFAULT 0; DROP TABLE journal; PRAGMA user_version = 1`)
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
+	want := tablesOf(t, dir)
+	tamper(t, dir, `DROP INDEX tombstones; ALTER TABLE streams DROP COLUMN cut_below; ALTER TABLE runs ADD COLUMN at INTEGER NOT NULL DEFAULT 0; DROP TABLE journal; PRAGMA user_version = 1`)
 	s, stop = open(t, eventstore.Config{Dir: dir})
 	c = dial(t, s)
 	if a, err := c.append(t.Context(), "kt.0", streamExists, "t", nil, number(10)); err != nil || a.rev != 4 {
@@ -227,4 +223,33 @@ func TestOlderLogIsBroughtUpToDate(t *testing.T) {
 	}
 	stop()
 	verify(t, dir, 11)
+	if d := cmp.Diff(want, tablesOf(t, dir)); d != "" {
+		t.Errorf("the tables of the older log (-of a new one +got):\n%s", d)
+	}
+}
+
+// tablesOf returns what a log's tables and indexes are made of.
+func tablesOf(t *testing.T, dir string) (columns []string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(dir, "events.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := db.QueryContext(t.Context(), `
+SELECT m.type || ' ' || m.name || ': ' || c.name || ' ' || c.type || ' ' || c."notnull" || ' ' || c.pk FROM sqlite_schema m, pragma_table_info(m.name) c
+UNION SELECT m.type || ' ' || m.name || ' on ' || m.tbl_name FROM sqlite_schema m ORDER BY 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+		var c string
+		if err := rows.Scan(&c); err != nil {
+			t.Fatal(err)
+		}
+		columns = append(columns, c)
+	}
+	if err := errors.Join(rows.Err(), rows.Close(), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return columns
 }

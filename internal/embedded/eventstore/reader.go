@@ -36,8 +36,8 @@ func newReader(ctx context.Context, db *sql.DB, r *recent, clock func() time.Tim
 	rd := &reader{recent: r, clock: clock}
 	for stmt, query := range map[**sql.Stmt]string{
 		&rd.head:          headQuery,
-		&rd.forwards:      columns + `WHERE first_pos >= COALESCE((SELECT max(first_pos) FROM blocks WHERE first_pos <= ?1), 0) AND last_pos > ?1 ORDER BY first_pos LIMIT 64`,
-		&rd.backwards:     columns + `WHERE first_pos < ?1 ORDER BY first_pos DESC LIMIT 64`,
+		&rd.forwards:      columns + `WHERE first_pos >= COALESCE((SELECT max(first_pos) FROM blocks WHERE first_pos <= ?1), 0) AND last_pos <> ?1 ORDER BY first_pos LIMIT 64`,
+		&rd.backwards:     columns + `WHERE first_pos <= COALESCE((SELECT min(first_pos) FROM blocks WHERE first_pos >= ?1), ?1) AND first_pos <> ?1 ORDER BY first_pos DESC LIMIT 64`,
 		&rd.one:           columns + `WHERE first_pos = ?1`,
 		&rd.runsForwards:  runColumns + `WHERE sid = ?1 AND first_rev >= COALESCE((SELECT max(first_rev) FROM runs WHERE sid = ?1 AND first_rev <= ?2), 0) ORDER BY first_rev LIMIT ?3`,
 		&rd.runsBackwards: runColumns + `WHERE sid = ?1 AND first_rev <= ?2 ORDER BY first_rev DESC LIMIT ?3`,
@@ -71,7 +71,7 @@ func (r *reader) after(ctx context.Context, pos uint64) ([]*block, error) {
 	if blocks, ok := r.recent.after(pos); ok {
 		return blocks, nil
 	}
-	return fetchBlocks(ctx, r.forwards, pos)
+	return fetchBlocks(ctx, r.forwards, pos, func(b *block) bool { return b.last > pos })
 }
 
 // before returns blocks, newest first, that hold all events before pos down to
@@ -80,10 +80,13 @@ func (r *reader) before(ctx context.Context, pos uint64) ([]*block, error) {
 	if blocks := r.recent.below(pos); len(blocks) > 0 {
 		return blocks, nil
 	}
-	return fetchBlocks(ctx, r.backwards, pos)
+	return fetchBlocks(ctx, r.backwards, pos, func(b *block) bool { return b.first < pos })
 }
 
-func fetchBlocks(ctx context.Context, stmt *sql.Stmt, pos uint64) (blocks []*block, err error) {
+// fetchBlocks returns those of the blocks next to pos that are wanted. A block at whose end
+// pos does not lie exactly is looked at before it is passed over: its events say where it
+// ends, and its row may be wrong.
+func fetchBlocks(ctx context.Context, stmt *sql.Stmt, pos uint64, wanted func(*block) bool) (blocks []*block, err error) {
 	rows, err := stmt.QueryContext(ctx, clampInt(pos))
 	if err != nil {
 		return nil, fmt.Errorf("read log: %w", err)
@@ -93,6 +96,9 @@ func fetchBlocks(ctx context.Context, stmt *sql.Stmt, pos uint64) (blocks []*blo
 		b, err := scanBlock(rows)
 		if err != nil {
 			return nil, err
+		}
+		if !wanted(b) {
+			continue
 		}
 		bytes += len(b.body)
 		blocks = append(blocks, b)
