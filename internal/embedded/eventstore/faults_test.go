@@ -281,6 +281,7 @@ func TestFullTablesRefuseAppendsUntilThereIsRoom(t *testing.T) {
 // while the fold stands still, and lets it go on once the last append must be waiting for
 // it.
 func fillWhileFoldsWait(t *testing.T, s *eventstore.Server, c client, from, total int) error {
+	t.Helper()
 	goOn := make(chan struct{})
 	s.FailFolds(func(context.Context, *sql.Conn) error {
 		<-goOn

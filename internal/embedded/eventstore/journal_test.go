@@ -229,27 +229,23 @@ func TestOlderLogIsBroughtUpToDate(t *testing.T) {
 }
 
 // tablesOf returns what a log's tables and indexes are made of.
-func tablesOf(t *testing.T, dir string) (columns []string) {
+func tablesOf(t *testing.T, dir string) []string {
 	t.Helper()
 	db, err := sql.Open("sqlite", filepath.Join(dir, "events.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := db.QueryContext(t.Context(), `
-SELECT m.type || ' ' || m.name || ': ' || c.name || ' ' || c.type || ' ' || c."notnull" || ' ' || c.pk FROM sqlite_schema m, pragma_table_info(m.name) c
-UNION SELECT m.type || ' ' || m.name || ' on ' || m.tbl_name FROM sqlite_schema m ORDER BY 1`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for rows.Next() {
-		var c string
-		if err := rows.Scan(&c); err != nil {
-			t.Fatal(err)
+	defer func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
 		}
-		columns = append(columns, c)
-	}
-	if err := errors.Join(rows.Err(), rows.Close(), db.Close()); err != nil {
+	}()
+	var all string
+	const question = `SELECT group_concat(line, char(10)) FROM (
+SELECT m.type || ' ' || m.name || ': ' || c.name || ' ' || c.type || ' ' || c."notnull" || ' ' || c.pk AS line FROM sqlite_schema m, pragma_table_info(m.name) c
+UNION SELECT m.type || ' ' || m.name || ' on ' || m.tbl_name FROM sqlite_schema m ORDER BY 1)`
+	if err := db.QueryRowContext(t.Context(), question).Scan(&all); err != nil {
 		t.Fatal(err)
 	}
-	return columns
+	return strings.Split(all, "\n")
 }
