@@ -2,14 +2,19 @@ package eventstore_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"example.com/keytrail/internal/embedded/eventstore"
 )
@@ -17,17 +22,56 @@ import (
 const (
 	crashDir    = "KEYTRAIL_TEST_CRASH_DIR"
 	crashSocket = "KEYTRAIL_TEST_CRASH_SOCKET"
+	// crashScavenge, if set, lets the child scavenge as soon as it serves.
+	crashScavenge = "KEYTRAIL_TEST_CRASH_SCAVENGE"
 )
 
 // crashChild serves until it is killed.
 func crashChild(dir, socket string) int {
-	s, err := eventstore.Open(eventstore.Config{Dir: dir, Socket: socket, Logger: slog.New(slog.DiscardHandler)})
+	s, err := eventstore.Open(eventstore.Config{Dir: dir, Socket: socket, ScavengeEvery: -1, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	fmt.Println("serving", s.Address())
+	if os.Getenv(crashScavenge) != "" {
+		if _, err := s.Scavenge(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		fmt.Println("scavenged")
+	}
 	select {}
+}
+
+// startCrashChild starts a child and returns once it serves, with what it prints then.
+func startCrashChild(t *testing.T, dir, socket string, env ...string) (*exec.Cmd, *bufio.Reader) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	cmd.Env = append(append(os.Environ(), crashDir+"="+dir, crashSocket+"="+socket), env...)
+	cmd.Stderr = t.Output()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := bufio.NewReader(out)
+	if line, err := said.ReadString('\n'); err != nil {
+		t.Fatalf("child said %q: %v", line, err)
+	}
+	return cmd, said
+}
+
+func killChild(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("the killed child ended well")
+	}
 }
 
 // acks are the appends that were acknowledged, by stream: how many events.
@@ -57,19 +101,7 @@ func TestKilledServerKeepsWhatItAcknowledged(t *testing.T) {
 	want := map[string]int{}
 	for round := range 4 {
 		socket := filepath.Join(socketDir, fmt.Sprint(round))
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
-		cmd.Env = append(os.Environ(), crashDir+"="+dir, crashSocket+"="+socket)
-		cmd.Stderr = t.Output()
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-			t.Fatalf("child said %q: %v", line, err)
-		}
+		cmd, _ := startCrashChild(t, dir, socket)
 		got := &acks{events: map[string]int{}, enough: make(chan struct{}), limit: 300 + 200*round}
 		c := dialAddress(t, "unix://"+socket)
 		var wg sync.WaitGroup
@@ -91,13 +123,8 @@ func TestKilledServerKeepsWhatItAcknowledged(t *testing.T) {
 			})
 		}
 		<-got.enough
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
+		killChild(t, cmd)
 		wg.Wait()
-		if err := cmd.Wait(); err == nil {
-			t.Error("the killed child ended well")
-		}
 		maps.Copy(want, got.events)
 		checkAfterCrash(t, dir, want, perAppend)
 	}
@@ -126,4 +153,100 @@ func checkAfterCrash(t *testing.T, dir string, want map[string]int, perAppend in
 	if _, err := os.Stat(s.Address()); err == nil {
 		t.Error("the closed server left its socket behind")
 	}
+}
+
+// limitedLog makes a log of many blocks in dir, most of whose events limits of every kind
+// hide, none scavenged, and returns its streams.
+func limitedLog(t *testing.T, dir string) (streams []string) {
+	t.Helper()
+	s, stop := open(t, eventstore.Config{Dir: dir, ScavengeEvery: -1})
+	defer stop()
+	c := dial(t, s)
+	const perAppend, appends = 10, 10
+	for i := range appends {
+		for n := range 40 {
+			var ids []uint64
+			for e := range perAppend {
+				ids = append(ids, number((n*appends+i)*perAppend+e))
+			}
+			a, err := c.append(t.Context(), fmt.Sprintf("kt.limited-%d", n), int64(i*perAppend)-1, "t", make([]byte, 2000), ids...)
+			if err != nil || !a.ok {
+				t.Fatalf("append: %+v, %v", a, err)
+			}
+		}
+	}
+	for n := range 40 {
+		name := fmt.Sprintf("kt.limited-%d", n)
+		streams = append(streams, name)
+		metadata := []string{`{"$maxCount":7}`, `{"$tb":93}`, `{"$tb":9223372036854775807}`, `{}`}[n%4]
+		if a, err := c.append(t.Context(), "$$"+name, noStream, "$metadata", []byte(metadata), number(1e6+n)); err != nil || !a.ok {
+			t.Fatalf("metadata: %+v, %v", a, err)
+		}
+	}
+	return streams
+}
+
+// A server that is killed in the midst of a scavenge, again and again until one is done,
+// leaves a log that is whole each time; nothing is gone that limits do not hide, and nothing
+// that was acknowledged meanwhile.
+func TestKilledScavengeTakesOnlyWhatIsHidden(t *testing.T) {
+	dir, socketDir := t.TempDir(), shortDir(t)
+	streams := limitedLog(t, dir)
+	show := func(dir string) (map[string][]seen, []seen) {
+		s, stop := open(t, eventstore.Config{Dir: dir, ScavengeEvery: -1})
+		defer stop()
+		c := dial(t, s)
+		live, _, err := c.readStream(t.Context(), "kt.live", false, nil, 1<<40)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reads(t, c, streams), live
+	}
+	want, _ := show(dir)
+	random := rand.New(rand.NewPCG(7, 8))
+	midway, acked := 0, 0
+	for round, done := 0, false; !done; round++ {
+		before := len(scan(t, dir))
+		socket := filepath.Join(socketDir, fmt.Sprint(round))
+		cmd, said := startCrashChild(t, dir, socket, crashScavenge+"=1")
+		scavenged := make(chan bool, 1)
+		go func() {
+			line, _ := said.ReadString('\n') // Nothing is said by one that is killed before.
+			scavenged <- line == "scavenged\n"
+		}()
+		c := dialAddress(t, "unix://"+socket)
+		written := make(chan int, 1)
+		go func() {
+			for n := acked; ; n++ {
+				if a, err := c.append(t.Context(), "kt.live", int64(n)-1, "t", nil, number(2e6+n)); err != nil || !a.ok {
+					written <- n
+					return
+				}
+			}
+		}()
+		select {
+		case done = <-scavenged:
+		case <-time.After(time.Duration(random.Int64N(int64(time.Second / 20)))):
+		}
+		killChild(t, cmd)
+		told := <-written
+		if r, err := eventstore.Verify(t.Context(), dir); err != nil {
+			t.Fatalf("round %d: %+v, %v", round, r, err)
+		}
+		got, live := show(dir)
+		if d := cmp.Diff(want, got); d != "" {
+			t.Fatalf("round %d (-want +got):\n%.2000s", round, d)
+		}
+		if len(live) != told && len(live) != told+1 { // One may have been stored unanswered.
+			t.Fatalf("round %d: %d events are there, %d were acknowledged", round, len(live), told)
+		}
+		if left := len(scan(t, dir)) - (len(live) - acked); !done && left < before {
+			midway++
+		}
+		acked = len(live)
+	}
+	if midway == 0 {
+		t.Error("no kill came while a scavenge was under way")
+	}
+	t.Logf("%d kills came while a scavenge was under way", midway)
 }
