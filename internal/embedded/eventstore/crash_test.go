@@ -26,18 +26,16 @@ const (
 	crashScavenge = "KEYTRAIL_TEST_CRASH_SCAVENGE"
 )
 
-// crashChild serves until it is killed.
-func crashChild(dir, socket string) int {
+// crashChild serves until it is killed; it returns only what keeps it from that.
+func crashChild(dir, socket string) error {
 	s, err := eventstore.Open(eventstore.Config{Dir: dir, Socket: socket, ScavengeEvery: -1, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
 	fmt.Println("serving", s.Address())
 	if os.Getenv(crashScavenge) != "" {
 		if _, err := s.Scavenge(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return err
 		}
 		fmt.Println("scavenged")
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -24,7 +25,8 @@ import (
 // TestMain is also the process that the crash test kills.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
-		os.Exit(crashChild(dir, os.Getenv(crashSocket)))
+		fmt.Fprintln(os.Stderr, crashChild(dir, os.Getenv(crashSocket)))
+		os.Exit(1)
 	}
 	// Each history runs against a server: a default that keeps the race detector's run short.
 	// 'go test -rapid.checks=1000' looks longer.
