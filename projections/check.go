@@ -10,8 +10,8 @@ import (
 	"example.com/keytrail/internal/eventlog"
 )
 
-// checkEvery is how often the active runner counts all rows. It also does whenever it
-// begins.
+// checkEvery is how often the active runner counts all rows, whether events come or not. It
+// also does whenever it begins.
 const checkEvery = 5 * time.Minute
 
 // disorder says that the log delivered an event whose position was not after that of the
@@ -52,6 +52,14 @@ func (r *Runner) check(ctx context.Context, l *ledger) error {
 		return r.rewind(ctx, l, kept, reason)
 	}
 	return nil
+}
+
+// checkNowAndThen checks if the last time was long ago, or lies ahead: the clock was set back.
+func (r *Runner) checkNowAndThen(ctx context.Context, l *ledger) error {
+	if since := r.cfg.Now().Sub(r.checked); since >= 0 && since < checkEvery {
+		return nil
+	}
+	return r.check(ctx, l)
 }
 
 // differsFrom says how counts are not those that a ledger has; "" if they are.

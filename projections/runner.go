@@ -276,6 +276,8 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	rd := &reader{log: r.cfg.Log, limits: r.cfg.Limits, pace: r.pace, now: r.cfg.Now, decoder: dec, free: free, out: blocks}
 	number, from := l.done.Block+1, l.done.To
+	idle := time.NewTicker(checkEvery / 5) // Rows may be lost while no event comes.
+	defer idle.Stop()
 	g.Go(func() error { return rd.run(ctx, number, from) })
 	g.Go(func() error {
 		for {
@@ -284,6 +286,7 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 				return ctx.Err()
 			case <-r.wake:
 				return errAsked
+			case <-idle.C:
 			case b := <-blocks:
 				began := r.cfg.Now()
 				if err := r.write(ctx, l, b); err != nil {
@@ -291,11 +294,9 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 				}
 				r.pace.wrote(r.cfg.Now().Sub(began))
 				free <- b
-				if r.cfg.Now().Sub(r.checked) >= checkEvery {
-					if err := r.check(ctx, l); err != nil {
-						return err
-					}
-				}
+			}
+			if err := r.checkNowAndThen(ctx, l); err != nil {
+				return err
 			}
 		}
 	})
