@@ -27,9 +27,10 @@ type ArchiveLogConfig struct {
 	Seals *archive.Seals
 	// Archives are the folders of archives by class of usage.
 	Archives map[string]*archive.Dir
-	// AllowGaps lets readers pass ranges that were cut and are in no archive: they see
-	// the events before and after. Without it that is [ErrNotKept].
-	AllowGaps bool
+	// Carrier, if set, gives rows for events that were cut and are in no archive: in the
+	// place of each comes a stand-in, which only this package can read. Without it that is
+	// [ErrNotKept].
+	Carrier Carrier
 }
 
 // ArchiveLog is a [Log] with what was cut from it: a subscription gives the events of
@@ -37,11 +38,15 @@ type ArchiveLogConfig struct {
 // makes or checks tables from the beginning reads through it.
 //
 // The revisions of every usage stream are followed: an event that is neither in the log
-// nor in an archive is an error, never skipped.
+// nor in an archive is an error, never skipped; or, with a [Carrier], a stand-in made of
+// the rows that other tables hold of it, exactly as many as its seal says.
 type ArchiveLog struct {
 	Log
 
 	cfg ArchiveLogConfig
+	// gaps lets readers pass ranges that were cut and are in no archive: they see the
+	// events before and after.
+	gaps bool
 }
 
 // NewArchiveLog returns the log with its archives.
@@ -60,11 +65,18 @@ func (l *ArchiveLog) Subscribe(ctx context.Context, opt eventlog.SubscribeOption
 		sub.Close()
 		return nil, err
 	}
-	m := &mergedSubscription{cfg: l.cfg, live: sub, after: opt.After, next: map[string]uint64{}}
+	m := &mergedSubscription{cfg: l.cfg, gaps: l.gaps, live: sub, after: opt.After, next: map[string]uint64{}, rows: &carriedRows{from: l.cfg.Carrier}}
 	for _, seal := range l.cfg.Seals.All() {
-		if seal.Archive != nil && seal.LastPosition > opt.After && hasAnyPrefix(seal.Stream, opt.Prefixes) {
-			m.closed = append(m.closed, seal)
+		if seal.LastPosition <= opt.After || !hasAnyPrefix(seal.Stream, opt.Prefixes) {
+			continue
 		}
+		if seal.Archive == nil {
+			if l.cfg.Carrier == nil {
+				continue
+			}
+			m.rows.end = max(m.rows.end, seal.LastPosition)
+		}
+		m.closed = append(m.closed, seal)
 	}
 	slices.SortFunc(m.closed, func(a, b domain.UsageSegmentSealed) int {
 		if a.FirstPosition < b.FirstPosition {
@@ -87,18 +99,41 @@ func hasAnyPrefix(stream string, prefixes []string) bool {
 // mergedSubscription merges archived segments and the log by position.
 type mergedSubscription struct {
 	cfg    ArchiveLogConfig
+	gaps   bool
 	live   Subscription
 	after  uint64
 	closed []domain.UsageSegmentSealed // By first position.
 	open   openSegments
 	ahead  *eventlog.Delivery // Of the log.
 	next   map[string]uint64  // The revision that is due, of each usage stream seen.
+	rows   *carriedRows       // For what neither the log nor an archive has.
 }
 
-// openSegment is an archive of which the first event is not delivered yet.
+// openSegment is a sealed segment of which the first event is not delivered yet: an
+// archive, or one that is in none and of which the seal has the places.
 type openSegment struct {
-	file  *archive.File
-	first eventlog.Raw
+	file   *archive.File
+	unkept *unkeptSegment // Where file is nil.
+	first  eventlog.Raw
+}
+
+// next returns the segment's next event, [io.EOF] at its end.
+func (s *openSegment) next() (eventlog.Raw, error) {
+	if s.file != nil {
+		return s.file.Next()
+	}
+	raw, ok := s.unkept.Next()
+	if !ok {
+		return raw, io.EOF
+	}
+	return raw, nil
+}
+
+func (s *openSegment) close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
 }
 
 // openSegments is a heap by position.
@@ -144,15 +179,9 @@ func (m *mergedSubscription) Next(ctx context.Context) (eventlog.Delivery, error
 	}
 	d := *m.ahead
 	if len(m.open) > 0 && m.archiveFirst(d) {
-		raw := m.open[0].first
-		if err := m.advance(); err != nil {
+		raw, err := m.sealed(ctx, d)
+		if err != nil {
 			return eventlog.Delivery{}, err
-		}
-		if d.Event != nil && d.Event.Position == raw.Position {
-			if d.Event.ID != raw.ID || d.Event.Stream != raw.Stream || d.Event.Revision != raw.Revision {
-				return eventlog.Delivery{}, fmt.Errorf("the archive has %s@%d at %d, the log %s@%d", raw.Stream, raw.Revision, raw.Position, d.Event.Stream, d.Event.Revision)
-			}
-			m.ahead = nil // Still in the log: it comes once.
 		}
 		return eventlog.Delivery{Event: &raw, Position: raw.Position}, m.follows(&raw)
 	}
@@ -163,27 +192,48 @@ func (m *mergedSubscription) Next(ctx context.Context) (eventlog.Delivery, error
 	return d, nil
 }
 
+// sealed returns the first event of the open segments, which comes before d or is d: from
+// the archive, or from the log where that still has it, or a stand-in.
+func (m *mergedSubscription) sealed(ctx context.Context, d eventlog.Delivery) (eventlog.Raw, error) {
+	top := m.open[0]
+	raw := top.first
+	inLog := d.Event != nil && d.Event.Position == raw.Position
+	if inLog && (d.Event.Stream != raw.Stream || d.Event.Revision != raw.Revision || top.file != nil && d.Event.ID != raw.ID) {
+		return raw, fmt.Errorf("the seals have %s@%d at %d, the log %s@%d", raw.Stream, raw.Revision, raw.Position, d.Event.Stream, d.Event.Revision)
+	}
+	var err error
+	switch {
+	case top.file != nil:
+	case inLog:
+		raw = *d.Event
+	default:
+		raw, err = m.rows.standIn(ctx, top.unkept, raw)
+	}
+	if err != nil {
+		return raw, err
+	}
+	if inLog {
+		m.ahead = nil // It comes once.
+	}
+	return raw, m.advance()
+}
+
 // archiveFirst reports whether the first archived event comes before, or is, what the log
 // gives next. When the log has given all that it had, everything archived comes first.
 func (m *mergedSubscription) archiveFirst(d eventlog.Delivery) bool {
 	return d.Event == nil && d.CaughtUp || m.open[0].first.Position <= d.Position
 }
 
-// openDue opens the archives whose first event may be the next.
+// openDue opens the segments whose first event may be the next.
 func (m *mergedSubscription) openDue() error {
 	for len(m.closed) > 0 && (len(m.open) == 0 || m.closed[0].FirstPosition < m.open[0].first.Position) {
 		seal := m.closed[0]
 		m.closed = m.closed[1:]
-		class, _ := domain.UsageClassOf(seal.Stream)
-		dir := m.cfg.Archives[class]
-		if dir == nil {
-			return fmt.Errorf("archive %s of segment %d of %s: no folder of archives is named for class %q", seal.Archive.Name, seal.Segment, seal.Stream, class)
-		}
-		file, err := dir.Open(seal)
+		opened, err := m.openSeal(seal)
 		if err != nil {
 			return err
 		}
-		heap.Push(&m.open, &openSegment{file: file}) // At the top, before every position, until its first event is read.
+		heap.Push(&m.open, opened) // At the top, before every position, until its first event is read.
 		if err := m.advance(); err != nil {
 			return err
 		}
@@ -191,15 +241,29 @@ func (m *mergedSubscription) openDue() error {
 	return nil
 }
 
-// advance moves the open archive at the top to its next event after the subscription's
+func (m *mergedSubscription) openSeal(seal domain.UsageSegmentSealed) (*openSegment, error) {
+	if seal.Archive == nil {
+		unkept, err := newUnkeptSegment(seal)
+		return &openSegment{unkept: unkept}, err
+	}
+	class, _ := domain.UsageClassOf(seal.Stream)
+	dir := m.cfg.Archives[class]
+	if dir == nil {
+		return nil, fmt.Errorf("archive %s of segment %d of %s: no folder of archives is named for class %q", seal.Archive.Name, seal.Segment, seal.Stream, class)
+	}
+	file, err := dir.Open(seal)
+	return &openSegment{file: file}, err
+}
+
+// advance moves the open segment at the top to its next event after the subscription's
 // beginning, or closes it.
 func (m *mergedSubscription) advance() error {
 	top := m.open[0]
 	for {
-		raw, err := top.file.Next()
+		raw, err := top.next()
 		if errors.Is(err, io.EOF) {
 			heap.Pop(&m.open)
-			return top.file.Close()
+			return top.close()
 		}
 		if err != nil {
 			return err
@@ -248,10 +312,10 @@ func (m *mergedSubscription) gap(raw *eventlog.Raw, due uint64) error {
 		if at := raw.Revision - 1 - seal.FirstRevision; at < uint64(len(places)) && places[at].Position <= m.after {
 			return nil // Before the beginning.
 		}
-		if seal.Archive != nil {
+		if seal.Archive != nil || m.cfg.Carrier != nil {
 			return fmt.Errorf("%w: %s from revision %d to %d, sealed as segment %d", errMoved, raw.Stream, due, raw.Revision-1, seal.Segment)
 		}
-		if !m.cfg.AllowGaps {
+		if !m.gaps {
 			return fmt.Errorf("%w: %s from revision %d to %d, sealed as segment %d: %d records of %s to %s", ErrNotKept, raw.Stream,
 				max(due, seal.FirstRevision), raw.Revision-1, seal.Segment, seal.Records, seal.FirstRecordedAt.Format("2006-01-02"), seal.LastRecordedAt.Format("2006-01-02"))
 		}
@@ -285,7 +349,7 @@ func (m *mergedSubscription) sealOf(stream string, revision uint64) (domain.Usag
 func (m *mergedSubscription) Close() {
 	m.live.Close()
 	for _, s := range m.open {
-		_ = s.file.Close() // It was only read.
+		_ = s.close() // It was only read.
 	}
 	m.open, m.closed = nil, nil
 }
@@ -293,7 +357,16 @@ func (m *mergedSubscription) Close() {
 // allowingGaps returns l for a reader that knows of gaps.
 func (l *ArchiveLog) allowingGaps() *ArchiveLog {
 	cfg := l.cfg
-	cfg.AllowGaps = true
+	cfg.Carrier = nil
+	gaps := NewArchiveLog(cfg)
+	gaps.gaps = true
+	return gaps
+}
+
+// carrying returns l with rows of other tables for what is in neither log nor archive.
+func (l *ArchiveLog) carrying(from Carrier) *ArchiveLog {
+	cfg := l.cfg
+	cfg.Carrier = from
 	return NewArchiveLog(cfg)
 }
 

@@ -45,6 +45,7 @@ type block struct {
 	lastTime time.Time // recorded_at of the last event.
 	month    int       // Of recorded_at; 0 before the first event.
 	replayed []uint64  // Positions, where the block holds events that were set aside before.
+	carried  []Carried // What was not made from events.
 
 	usage    usageRows
 	activity activityRows
@@ -59,7 +60,7 @@ type block struct {
 // start empties b and makes it block number, after the event at from.
 func (b *block) start(number, from uint64) {
 	b.number, b.from, b.to = number, from, from
-	b.events, b.bytes, b.month, b.replayed = 0, 0, 0, nil
+	b.events, b.bytes, b.month, b.replayed, b.carried = 0, 0, 0, nil, nil
 	b.poison = truncated(b.poison)
 	b.lastTime = time.Time{}
 	b.usage.reset()
@@ -107,6 +108,9 @@ func (b *block) append(f *fact) {
 	if f.poison != nil {
 		b.poison = append(b.poison, poisoned{raw: f.raw, err: f.poison})
 		return
+	}
+	if f.carriedFrom != "" {
+		b.carry(f)
 	}
 	b.bytes += b.usage.append(f, b.number)
 	b.bytes += b.activity.append(f, b.number)

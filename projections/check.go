@@ -164,10 +164,18 @@ func remakeable(ctx context.Context, log Log, position uint64) error {
 		return err
 	}
 	for _, seal := range l.cfg.Seals.All() {
-		if seal.Archive == nil && seal.LastPosition > position {
+		if seal.Archive != nil || seal.LastPosition <= position {
+			continue
+		}
+		err := ErrNotKept
+		if l.cfg.Carrier != nil {
+			_, _, err = l.cfg.Carrier.Carry(ctx, seal.LastPosition, seal.LastPosition, 1)
+		}
+		if errors.Is(err, ErrNotKept) {
 			return fmt.Errorf("%w: %w: %s to position %d, so the tables cannot be made again from %d on: restore a copy of them",
 				errFatal, ErrNotKept, seal.Stream, seal.LastPosition, position)
 		}
+		return err // Other tables hold them, or nobody knows.
 	}
 	return nil
 }
@@ -181,12 +189,18 @@ func (r *Runner) holdsAll(ctx context.Context, plan *BlockPlanned) (bool, error)
 	for range readTries {
 		b := &block{}
 		b.start(plan.Block, plan.From)
-		err := readEvents(ctx, r.cfg.Log, plan.From, plan.To, func(raw eventlog.Raw) { b.hashEvent(&raw) })
+		standIns := uint64(0)
+		err := readEvents(ctx, r.cfg.Log, plan.From, plan.To, func(raw eventlog.Raw) {
+			b.hashEvent(&raw)
+			if standsIn(&raw) {
+				standIns++
+			}
+		})
 		if _, again := errors.AsType[*disorder](err); again {
 			continue
 		}
-		if errors.Is(err, ErrNotKept) {
-			return true, nil // There is nothing to compare with.
+		if carried, _ := carriedSums(plan.Carried); errors.Is(err, ErrNotKept) || err == nil && standIns > carried {
+			return true, nil // Something was cut since: there is nothing to compare with.
 		}
 		if err != nil || b.sum() == plan.SHA256 {
 			return err == nil, err

@@ -22,6 +22,11 @@ type Comparison struct {
 	// Differences counts them all; First are the first [DifferencesMax].
 	Differences uint64            `json:"differences"`
 	First       []TableDifference `json:"first,omitempty"`
+	// CarriedEvents and CarriedRows say what of the new tables was carried over from other
+	// tables, since the log no longer had the events: there the comparison proves nothing
+	// but that it was carried over whole.
+	CarriedEvents uint64 `json:"carried_events,omitempty"`
+	CarriedRows   uint64 `json:"carried_rows,omitempty"`
 }
 
 // TableComparison is the comparison of one table.

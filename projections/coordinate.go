@@ -55,6 +55,7 @@ func (n *Node) coordinateOnce(ctx context.Context, t *Tables) error {
 		if err != nil {
 			return err
 		}
+		comparison.CarriedEvents, comparison.CarriedRows = done.done.CarriedEvents, done.done.CarriedRows
 		return n.compared(ctx, t.Name, comparison)
 	}
 	return n.swap(ctx, t.Name, live.Name)

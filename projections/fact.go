@@ -31,6 +31,8 @@ type fact struct {
 	key     *domain.KeyState
 	finding *domain.Finding
 	text    string
+	// carriedFrom is the generation that the uses are of, where the event is a stand-in.
+	carriedFrom string
 	// poison is why the event has no rows, nil if it may have.
 	poison error
 }
@@ -67,6 +69,9 @@ func (d *decoder) fact(raw eventlog.Raw) fact {
 }
 
 func (d *decoder) decode(f *fact) error {
+	if standsIn(&f.raw) {
+		return d.carried(f)
+	}
 	rec, err := d.read(f.raw)
 	if err != nil {
 		return err

@@ -9,10 +9,14 @@ import (
 // Rebuild asks for a generation of tables named name: made from the log beside the live
 // ones, compared, and swapped in by whichever worker holds its ledger. Asked again it
 // changes nothing, except that accept, once given, stays. It returns when the wish is
-// durable.
+// durable. Where events were cut and are in no archive, their rows are carried over from
+// the live tables; it refuses if those do not hold them whole.
 func (n *Node) Rebuild(ctx context.Context, name, by string, accept bool) error {
 	if !generationName.MatchString(name) {
 		return domain.Errorf(domain.Invalid, "must be 1 to 32 of a-z, 0-9 and _, and not begin with _").WithField("name").WithMessageCode("invalid_generation")
+	}
+	if err := n.carriableFor(ctx, name); err != nil {
+		return err
 	}
 	err := n.book.decide(ctx, func(g *generations) (string, any, error) {
 		gen := g.named[name]

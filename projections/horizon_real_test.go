@@ -17,7 +17,7 @@ import (
 	"example.com/keytrail/projections"
 )
 
-// scavenged is a log from which subscriptions do not get what was freed.
+// scavenged is a log of which readers do not get what was freed.
 type scavenged struct {
 	projections.Log
 	freed map[string]uint64 // By stream: up to this revision.
@@ -26,6 +26,13 @@ type scavenged struct {
 func (l scavenged) Subscribe(ctx context.Context, opt eventlog.SubscribeOptions) (projections.Subscription, error) {
 	sub, err := l.Log.Subscribe(ctx, opt)
 	return scavengedSubscription{sub, l.freed}, err
+}
+
+func (l scavenged) ReadStream(ctx context.Context, stream string, from uint64, limit int) ([]eventlog.Raw, error) {
+	if last, ok := l.freed[stream]; ok {
+		from = max(from, last+1)
+	}
+	return l.Log.ReadStream(ctx, stream, from, limit)
 }
 
 type scavengedSubscription struct {
@@ -57,30 +64,39 @@ type old struct {
 // newOld seals all but the newest two events of every usage stream, in two segments each.
 func newOld(t *testing.T, seed uint64, keep bool) *old {
 	t.Helper()
-	o := &old{story: newStory(newStores(t), seed), dir: archive.At(filepath.Join(t.TempDir(), "a")), log: scavenged{freed: map[string]uint64{}}}
+	o := &old{story: newStory(newStores(t), seed), dir: archive.At(filepath.Join(t.TempDir(), "a"))}
 	o.project(o.tell(70), smallBlocks)
 	o.log.Log = projections.NewLog(o.stores.log)
 	dir := o.dir
 	if !keep {
 		dir = nil
 	}
+	o.seals, o.log.freed = o.sealMost(dir)
+	o.roll(time.Minute) // Projects the seals, too.
+	return o
+}
+
+// sealMost seals all but the newest two events of every usage stream, in two segments each,
+// and returns the seals and up to which revision each stream is sealed.
+func (s *story) sealMost(dir *archive.Dir) (seals []domain.UsageSegmentSealed, to map[string]uint64) {
+	s.tb.Helper()
+	to = map[string]uint64{}
 	for slot := range 3 {
 		stream := domain.UsageSlotStream("c", slot)
-		events, err := o.stores.log.ReadStream(t.Context(), stream, 0, 1000)
+		events, err := s.log.ReadStream(s.tb.Context(), stream, 0, 1000)
 		if err != nil || len(events) < 6 {
-			t.Fatalf("%d events in %s: %v", len(events), stream, err)
+			s.tb.Fatalf("%d events in %s: %v", len(events), stream, err)
 		}
 		half, most := len(events)/2, len(events)-2
 		first := makeSeal(domain.UsageSegmentSealed{}, events[:half], dir)
 		second := makeSeal(first, events[half:most], dir)
 		for _, seal := range []domain.UsageSegmentSealed{first, second} {
-			o.record(domain.HorizonStream, seal, o.base)
-			o.seals = append(o.seals, seal)
+			s.record(domain.HorizonStream, seal, s.base)
+			seals = append(seals, seal)
 		}
-		o.log.freed[stream] = second.LastRevision
+		to[stream] = second.LastRevision
 	}
-	o.roll(time.Minute) // Projects the seals, too.
-	return o
+	return seals, to
 }
 
 func (o *old) archived() *projections.ArchiveLog {

@@ -51,6 +51,10 @@ type BlockPlanned struct {
 	// Block of the last such block before this one, 0 if there was none.
 	Replayed   []uint64 `json:"replayed,omitempty"`
 	LastReplay uint64   `json:"last_replay,omitempty"`
+	// Carried are the events of the block that the log no longer had and no archive has:
+	// their rows are those of another generation. Events and Rows count them too, and in
+	// SHA256 their stand-ins, the rows among them, stand for their bytes.
+	Carried []Carried `json:"carried,omitempty"`
 	// LastRecordedAt is when the log took the block's last event.
 	LastRecordedAt time.Time `json:"last_recorded_at"`
 	// SHA256 is over all events of the block: position, revision, id, stream, type,
@@ -86,6 +90,9 @@ type BlockCompleted struct {
 	Events   uint64            `json:"events"`
 	Rows     map[string]uint64 `json:"rows"`
 	Poisoned uint64            `json:"poisoned"`
+	// CarriedEvents and CarriedRows are the sums of what was carried over.
+	CarriedEvents uint64 `json:"carried_events,omitempty"`
+	CarriedRows   uint64 `json:"carried_rows,omitempty"`
 	// LastReplay is the newest block up to this one that replayed events, 0 if there is
 	// none.
 	LastReplay uint64 `json:"last_replay,omitempty"`
@@ -257,7 +264,7 @@ func (l *ledger) write(ctx context.Context, log Log, stream, typ string, v any) 
 func (l *ledger) planOf(b *block, holder string) BlockPlanned {
 	return BlockPlanned{
 		Block: b.number, From: b.from, To: b.to, Events: b.events, Rows: b.rowsPerTable(),
-		Poisoned: uint64(len(b.poison)), Aside: b.aside(), Replayed: b.replayed, LastReplay: l.done.LastReplay, LastRecordedAt: b.lastTime, SHA256: b.sum(), Previous: l.done.SHA256, Holder: holder,
+		Poisoned: uint64(len(b.poison)), Aside: b.aside(), Replayed: b.replayed, LastReplay: l.done.LastReplay, Carried: b.carried, LastRecordedAt: b.lastTime, SHA256: b.sum(), Previous: l.done.SHA256, Holder: holder,
 	}
 }
 
@@ -271,8 +278,9 @@ func (l *ledger) completionOf(holder string) BlockCompleted {
 	for table, n := range p.Rows {
 		rows[table] += n
 	}
+	carriedEvents, carriedRows := carriedSums(p.Carried)
 	done := BlockCompleted{
-		Block: p.Block, To: p.To, LastRecordedAt: p.LastRecordedAt, SHA256: p.SHA256, Attempt: l.attempt,
+		CarriedEvents: l.done.CarriedEvents + carriedEvents, CarriedRows: l.done.CarriedRows + carriedRows, Block: p.Block, To: p.To, LastRecordedAt: p.LastRecordedAt, SHA256: p.SHA256, Attempt: l.attempt,
 		Events: l.done.Events + p.Events, Rows: rows, Poisoned: l.done.Poisoned + p.Poisoned, LastReplay: l.done.LastReplay,
 		LastRewind: l.done.LastRewind, Holder: holder,
 	}

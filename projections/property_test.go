@@ -94,7 +94,9 @@ type world struct {
 	faulty      bool
 	plan        projections.BlockPlanned
 	rewinds     int
-	lossy       bool // Acknowledged rows may vanish.
+	lossy       bool                            // Acknowledged rows may vanish.
+	cut         []eventlog.Raw                  // Evidence that the log no longer has.
+	change      func(*projections.RunnerConfig) // Of every runner; may be nil.
 	broken      []string
 }
 
@@ -166,6 +168,9 @@ func (w *world) runner(holder string, alone bool, change ...func(*projections.Ru
 		Limits: projections.Limits{Rows: 25, Bytes: 1 << 20, Delay: 250 * time.Millisecond, KeysDelay: 50 * time.Millisecond},
 		Logger: discard,
 	}
+	if w.change != nil {
+		w.change(&cfg)
+	}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -187,7 +192,7 @@ func (w *world) check() {
 	for _, p := range plans {
 		stands[p.Block] = true
 	}
-	for _, raw := range w.log.evidence() {
+	for _, raw := range append(w.log.evidence(), w.cut...) {
 		at := slices.IndexFunc(plans, func(p projections.BlockPlanned) bool { return raw.Position > p.From && raw.Position <= p.To })
 		if at < 0 {
 			w.t.Fatalf("no block holds the event at %d; the ledger is\n%s", raw.Position, w.ledgerText())
@@ -261,6 +266,17 @@ func render(values []any) []any {
 		out = append(out, v, "|")
 	}
 	return out
+}
+
+// lastCompleted returns the newest completion, or rewinding, of the ledger.
+func (w *world) lastCompleted() (done projections.BlockCompleted) {
+	for _, raw := range w.log.stream(projections.LedgerStream(generation)) {
+		if raw.Type == "block.completed.v1" || raw.Type == "ledger.rewound.v1" {
+			done = projections.BlockCompleted{}
+			must(json.Unmarshal(raw.Data, &done))
+		}
+	}
+	return done
 }
 
 // plans returns the plans in the ledger that stand, checked to be one chain.

@@ -215,7 +215,7 @@ func (n *Node) buildRunner(t *Tables) error {
 		return err
 	}
 	t.runner, err = NewRunner(RunnerConfig{
-		Log: n.cfg.Log, Sink: NewSink(t.store), Generation: t.Name, Holder: n.cfg.Holder, Alone: n.cfg.Alone, Now: n.cfg.Now,
+		Log: n.logFor(t), Sink: NewSink(t.store), Generation: t.Name, Holder: n.cfg.Holder, Alone: n.cfg.Alone, Now: n.cfg.Now,
 		Limits: n.cfg.Limits, Replayed: n.replayed, Yield: func(ctx context.Context) error { return n.yield(ctx, t) }, Roller: t.roller, Metrics: n.cfg.Metrics, Logger: log.With(slog.String("component", "runner")),
 	})
 	if err != nil {

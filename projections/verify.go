@@ -50,6 +50,10 @@ type Report struct {
 	// the counts in their seals only.
 	SealedEvents  uint64 `json:"checked_by_seal_only_events,omitempty"`
 	SealedRecords uint64 `json:"checked_by_seal_only_records,omitempty"`
+	// CarriedEvents and CarriedRecords are those of them whose rows were not made from the
+	// events either, but carried over from other tables when these were made anew.
+	CarriedEvents  uint64 `json:"carried_not_rederived_events,omitempty"`
+	CarriedRecords uint64 `json:"carried_not_rederived_records,omitempty"`
 	// Dropped counts rows of table usage that are older than it keeps them, and gone.
 	Dropped uint64 `json:"rows_dropped,omitempty"`
 	// Differences counts them all; First are the first [DifferencesMax].

@@ -181,7 +181,8 @@ func (e *eventVerifier) ledgerEvent(ctx context.Context, raw eventlog.Raw) error
 		if err := decodeLedger(raw, &w); err != nil {
 			return err
 		}
-		if want := c.completed; w.To != want.To || w.SHA256 != want.SHA256 || w.Events != want.Events || w.Poisoned != want.Poisoned || !maps.Equal(w.Rows, want.Rows) {
+		if want := c.completed; w.To != want.To || w.SHA256 != want.SHA256 || w.Events != want.Events || w.Poisoned != want.Poisoned || !maps.Equal(w.Rows, want.Rows) ||
+			w.CarriedEvents != want.CarriedEvents || w.CarriedRows != want.CarriedRows {
 			wrong("the ledger is rewound to block %d, but not to what was completed there", w.Kept)
 		}
 		c.completed, c.plan = w.BlockCompleted, nil
@@ -194,7 +195,8 @@ func (e *eventVerifier) ledgerEvent(ctx context.Context, raw eventlog.Raw) error
 
 func sameCompletion(a, b BlockCompleted) bool {
 	return a.Block == b.Block && a.To == b.To && a.LastRecordedAt.Equal(b.LastRecordedAt) && a.SHA256 == b.SHA256 &&
-		a.Attempt == b.Attempt && a.Events == b.Events && a.Poisoned == b.Poisoned && maps.Equal(a.Rows, b.Rows)
+		a.Attempt == b.Attempt && a.Events == b.Events && a.Poisoned == b.Poisoned && maps.Equal(a.Rows, b.Rows) &&
+		a.CarriedEvents == b.CarriedEvents && a.CarriedRows == b.CarriedRows
 }
 
 // verifyBlock makes a planned block again and compares its rows.
@@ -211,7 +213,8 @@ func (e *eventVerifier) verifyBlock(ctx context.Context, p *BlockPlanned, wrong 
 	if err != nil {
 		return err
 	}
-	if e.missing = missing; len(missing) > 0 {
+	e.compareCarried(p, missing, wrong)
+	if e.missing = missing; len(missing) > 0 || len(p.Carried) > 0 {
 		err = p.matchesWithout(e.block, missing)
 	} else {
 		err = p.matches(e.block)

@@ -47,9 +47,10 @@ type sealSums struct {
 // sealedRow is an event that is in neither log nor archive: what its seal says of it, and
 // what the table has.
 type sealedRow struct {
-	of   *sealSums
-	want uint64
-	have uint64
+	of       *sealSums
+	revision uint64
+	want     uint64
+	have     uint64
 }
 
 // newSealedPlaces returns the walk over what log cannot give again.
@@ -95,7 +96,8 @@ func (p *sealedPlaces) upTo(to uint64, given map[uint64]eventlog.Raw) (map[uint6
 					s.sums.given = true
 					continue
 				}
-				missing[at.Position] = &sealedRow{of: s.sums, want: at.Records}
+				last := s.sums.seal.LastRevision - uint64(len(s.places))
+				missing[at.Position] = &sealedRow{of: s.sums, revision: last, want: at.Records}
 			}
 			if len(s.places) > 0 {
 				break
@@ -124,6 +126,47 @@ func (p *BlockPlanned) matchesWithout(b *block, missing map[uint64]*sealedRow) e
 			b.events, len(missing), rows, p.Block, p.Events, want)
 	}
 	return nil
+}
+
+// compareCarried checks that what a plan says was carried over are events that were cut and
+// are in no archive, each once, with the rows that their seals say. One that is in the log
+// after all is compared whole.
+func (e *eventVerifier) compareCarried(p *BlockPlanned, missing map[uint64]*sealedRow, wrong func(string, ...any)) {
+	type place struct {
+		stream   string
+		revision uint64
+	}
+	left := make(map[place]uint64, len(missing))
+	for _, m := range missing {
+		left[place{m.of.seal.Stream, m.revision}] = m.want
+	}
+	there := map[place]bool{}
+	for _, raw := range e.places {
+		there[place{raw.Stream, raw.Revision}] = true
+	}
+	for _, c := range p.Carried {
+		if c.LastRevision < c.FirstRevision || c.LastRevision-c.FirstRevision >= p.Events {
+			wrong("block %d carries %s@%d to %d, more than its %d events", p.Block, c.Stream, c.FirstRevision, c.LastRevision, p.Events)
+			continue
+		}
+		rows, compared := uint64(0), false
+		for r := c.FirstRevision; r <= c.LastRevision; r++ {
+			at := place{c.Stream, r}
+			n, ok := left[at]
+			if !ok && !there[at] {
+				wrong("block %d carries %s@%d, which is none of its events that were cut", p.Block, c.Stream, r)
+			}
+			compared = compared || !ok
+			delete(left, at)
+			delete(there, at)
+			rows += n
+			e.report.CarriedEvents++
+		}
+		e.report.CarriedRecords += c.Rows
+		if !compared && rows != c.Rows {
+			wrong("block %d carries %d rows of %s@%d to %d, the seals say %d", p.Block, c.Rows, c.Stream, c.FirstRevision, c.LastRevision, rows)
+		}
+	}
 }
 
 // bySeal takes in the current row of the cursor if its event can be checked by its seal

@@ -39,6 +39,9 @@ give the same command again to watch. With differences it stops and lists them; 
 that were made by another program, or without events that are readable now, differ
 rightly: --accept-differences lets them take over, and the differences stay on record.
 
+Rows of usage whose events were cut from the log and archived nowhere are carried over from
+the live tables, exactly as many as the seals of the horizon say, and the ledger names them.
+
 The tables that answered before are removed after an hour, or with --drop.
 
 Exit code 0: the new tables answer. 2: they differ and were not accepted.`,
@@ -103,6 +106,10 @@ func watchRebuild(cmd *cobra.Command, r *remote, c *client.Client, name string, 
 			return fmt.Errorf("the set of tables %s was given up", name)
 		case projections.GenerationBuilding, projections.GenerationRetired:
 		}
+		if g.stands() {
+			end()
+			return fmt.Errorf("the tables %s are written no more: %s; give up with --drop %s", name, g.Fault, name)
+		}
 		position, head, err := g.progress()
 		if err != nil {
 			return err
@@ -112,6 +119,11 @@ func watchRebuild(cmd *cobra.Command, r *remote, c *client.Client, name string, 
 			return err
 		}
 	}
+}
+
+// stands reports whether the worker that was asked gave g up until an operator has looked.
+func (g generationView) stands() bool {
+	return g.Runner == string(projections.RunnerStopped) && g.Fault != ""
 }
 
 // progress returns how far g is in the log, and how far that reaches.
@@ -171,6 +183,12 @@ func printRebuilt(out io.Writer, r *remote, g generationView) error {
 	}
 	if err := printTable(out, []string{"TABLE", "ROWS", "ROWS IN " + g.Compared.With, "DIFFER", "CHANGED SINCE"}, rows); err != nil {
 		return err
+	}
+	if n := g.Compared.CarriedRows; n > 0 {
+		_, err := fmt.Fprintf(out, "carried over, not made again: %d rows of usage of %d events that were cut from the log and are in no archive\n", n, g.Compared.CarriedEvents)
+		if err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
 	}
 	for _, d := range g.Compared.First {
 		if _, err := fmt.Fprintf(out, "%s, account %s %s: %s\n", d.Table, d.Account, d.Row, d.What); err != nil {

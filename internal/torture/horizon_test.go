@@ -2,6 +2,9 @@ package torture_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,6 +13,7 @@ import (
 
 	"example.com/keytrail/ingest/horizon"
 	"example.com/keytrail/internal/client"
+	"example.com/keytrail/internal/embedded/eventstore"
 	"example.com/keytrail/projections"
 )
 
@@ -71,7 +75,7 @@ func (a *aged) settle() {
 	a.t.Helper()
 	deadline := time.After(startMax)
 	for {
-		if r := a.verified(); r.Rows["usage"] >= uint64(a.sent) || a.t.Failed() {
+		if r := a.verified(); r.Rows["usage"]+r.SealedRecords >= uint64(a.sent) || a.t.Failed() {
 			return
 		}
 		select {
@@ -162,6 +166,91 @@ func TestUsageAgesOutOfTheLogAndTablesStayExact(t *testing.T) {
 		t.Errorf("check: %+v", check)
 	}
 	t.Logf("%d records, %d segments, %d archives", a.sent, check.Segments, check.Archived)
+}
+
+// scavenge frees what was cut from the log of a server that is not running.
+func scavenge(t *testing.T, data string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := eventstore.Open(eventstore.Config{Dir: filepath.Join(data, "eventstore"), Socket: filepath.Join(dir, "s"), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := srv.Scavenge(t.Context())
+	if err := errors.Join(err, srv.Close(context.WithoutCancel(t.Context())), os.RemoveAll(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if report.Events == 0 {
+		t.Error("nothing was scavenged")
+	}
+}
+
+// TestUsageThatWasArchivedNowhereSurvivesARebuild cuts usage for good, makes the tables anew
+// with the server killed in the middle, removes the old ones, and makes them anew again: the
+// rows of what was cut are carried over, and every report says so.
+func TestUsageThatWasArchivedNowhereSurvivesARebuild(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the whole program; run without -short")
+	}
+	s, err := newSite()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+		if err := s.remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	n, err := s.addNode(t.Context(), "server", s.data, "--usage-horizon", "192h", "--usage-archive", "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &aged{t: t, node: n}
+	for day := range 4 {
+		a.day(day)
+	}
+	a.day(14)
+	a.settle()
+	if cut, res := a.cut(); cut < 8 {
+		t.Errorf("%d segments were cut, want those of four days of two streams: %+v", cut, res)
+	}
+	if err := n.end(); err != nil {
+		t.Fatal(err)
+	}
+	scavenge(t, s.data)
+	if err := n.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := a.verified()
+	if before.SealedRecords == 0 || before.CarriedRecords != 0 {
+		t.Fatalf("nothing was cut, or something carried over before any rebuild: %+v", before)
+	}
+	a.ask(http.MethodPost, "/v1/projections/generations", map[string]string{"name": "two"}, nil)
+	if err := n.kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.rebuilt("two")
+	check := func(generation string) {
+		t.Helper()
+		r := a.verified()
+		if r.Generation != generation || r.CarriedRecords != before.SealedRecords || r.CarriedEvents != before.SealedEvents || r.SealedRecords != before.SealedRecords {
+			t.Errorf("%d records of %d events were cut; the tables %s: %+v", before.SealedRecords, before.SealedEvents, generation, r)
+		}
+	}
+	check("two")
+	a.ask(http.MethodDelete, "/v1/projections/generations/1", nil, nil)
+	a.rebuilt("three")
+	check("three")
+	a.day(15)
+	a.settle()
+	check("three")
+	t.Logf("%d records of %d events carried over", before.SealedRecords, before.SealedEvents)
 }
 
 // held sets a hold, lets more usage age, and releases it.
