@@ -22,8 +22,10 @@ type deliveries struct {
 	ready chan struct{} // Holds one signal when there is something to take.
 	room  chan struct{} // Holds one signal when there is room again.
 
-	mu    sync.Mutex // Guards all below.
-	items []delivered
+	mu    sync.Mutex  // Guards all below.
+	items []delivered // A ring.
+	first int         // Where in items the oldest is.
+	count int
 	bytes int
 }
 
@@ -50,10 +52,9 @@ func newDeliveries() *deliveries {
 func (q *deliveries) put(ctx context.Context, d delivered) error {
 	for {
 		q.mu.Lock()
-		if len(q.items) == 0 || len(q.items) < deliveriesMax && q.bytes+d.bytes() <= deliveryBytesMax {
-			q.items = append(q.items, d)
-			q.bytes += d.bytes()
-			first := len(q.items) == 1
+		if q.count == 0 || q.count < deliveriesMax && q.bytes+d.bytes() <= deliveryBytesMax {
+			q.pushLocked(d)
+			first := q.count == 1
 			q.mu.Unlock()
 			if first {
 				signal(q.ready)
@@ -69,23 +70,34 @@ func (q *deliveries) put(ctx context.Context, d delivered) error {
 	}
 }
 
+// pushLocked adds d behind the newest.
+func (q *deliveries) pushLocked(d delivered) {
+	if q.count == len(q.items) {
+		larger := make([]delivered, max(64, 2*len(q.items)))
+		n := copy(larger, q.items[q.first:])
+		copy(larger[n:], q.items[:q.first])
+		q.items, q.first = larger, 0
+	}
+	q.items[(q.first+q.count)%len(q.items)] = d
+	q.count++
+	q.bytes += d.bytes()
+}
+
 // take returns the next delivery, or false if there is none: then ready is signalled
 // when there is one.
 func (q *deliveries) take() (Delivery, bool) {
 	q.mu.Lock()
-	if len(q.items) == 0 {
+	if q.count == 0 {
 		q.mu.Unlock()
 		return Delivery{}, false
 	}
-	d := q.items[0]
-	q.items[0] = delivered{}
-	q.items = q.items[1:]
+	d := q.items[q.first]
+	q.items[q.first] = delivered{}
+	q.first = (q.first + 1) % len(q.items)
+	q.count--
 	q.bytes -= d.bytes()
 	// The one who puts is woken when half is free, not for each.
-	free := len(q.items) <= deliveriesMax/2 && q.bytes <= deliveryBytesMax/2
-	if len(q.items) == 0 {
-		q.items = nil
-	}
+	free := q.count <= deliveriesMax/2 && q.bytes <= deliveryBytesMax/2
 	q.mu.Unlock()
 	if free {
 		signal(q.room)

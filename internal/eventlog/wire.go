@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"slices"
 	"unicode/utf8"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
@@ -196,25 +197,24 @@ type fieldValue struct {
 }
 
 // field takes the first field off b, unless its type is none of ours.
-func field(b []byte) (num protowire.Number, v fieldValue, rest []byte, ok bool) {
-	num, typ, n := protowire.ConsumeTag(b)
+func field(b []byte) (num int, v fieldValue, rest []byte, ok bool) {
+	tag, typ, n := protowire.ConsumeTag(b)
 	if n < 0 {
 		return 0, v, nil, false
 	}
 	b = b[n:]
-	switch typ {
-	case protowire.VarintType:
+	n = -1
+	if typ == protowire.VarintType {
 		v.varint, n = protowire.ConsumeVarint(b)
-	case protowire.BytesType:
+	}
+	if typ == protowire.BytesType {
 		v.bytes, n = protowire.ConsumeBytes(b)
-		v.bytes = v.bytes[:len(v.bytes):len(v.bytes)]
-	default:
-		return 0, v, nil, false
+		v.bytes = slices.Clip(v.bytes)
 	}
 	if n < 0 {
 		return 0, v, nil, false
 	}
-	return num, v, b[n:], true
+	return int(tag), v, b[n:], true
 }
 
 // noneIfEmpty returns nil for no bytes, as the decoder by reflection does.

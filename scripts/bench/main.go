@@ -11,6 +11,7 @@
 //	make bench
 //	go run ./scripts/bench -binary bin/keytrail -uses 1000000
 //	go run ./scripts/bench -parts log,commands -rounds 3 -time 5s
+//	go run ./scripts/bench -parts memory -events 10000000
 package main
 
 import (
@@ -23,6 +24,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -40,28 +43,56 @@ type options struct {
 	seconds time.Duration
 	clients int // Connections that send usage.
 	strict  bool
+	events  int    // Of the part memory.
+	profile string // Where the processor profile goes.
 }
 
-// allParts are the parts of a run, in their order.
-const allParts = "log,start,commands,usage,search,disk,replay"
+// allParts are the parts of a run, in their order; memoryPart takes minutes and is only run
+// where it is named.
+const (
+	allParts   = "log,start,commands,usage,search,disk,replay"
+	memoryPart = "memory"
+)
+
+// garbagePercent is what keytrail sets for itself where little lives, as here.
+const garbagePercent = 400
 
 func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "bin/keytrail", "the keytrail binary")
-	flag.StringVar(&o.parts, "parts", allParts, "what to measure, separated by commas")
+	flag.StringVar(&o.parts, "parts", allParts, "what to measure, separated by commas; memory too")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often to measure what has a goal: the median counts")
 	flag.BoolVar(&o.strict, "strict", false, "fail if a goal is missed")
 	flag.IntVar(&o.uses, "uses", 1_000_000, "how many usage records to send")
 	flag.DurationVar(&o.seconds, "time", 5*time.Second, "how long to send commands")
 	flag.IntVar(&o.clients, "clients", 4, "connections that send usage")
+	flag.IntVar(&o.events, "events", 10_000_000, "how many events the part memory stores")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a processor profile of this process to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, o, os.Stdout)
+	err := profiled(o.profile, func() error { return run(ctx, o, os.Stdout) })
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// profiled runs f under the processor profiler, if a file is named.
+func profiled(file string, f func() error) (err error) {
+	if file == "" {
+		return f()
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		return fmt.Errorf("write profile: %w", err)
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if err := pprof.StartCPUProfile(out); err != nil {
+		return fmt.Errorf("write profile: %w", err)
+	}
+	defer pprof.StopCPUProfile()
+	return f()
 }
 
 // bench is one run: the folder, the server that is up, and where to print.
@@ -75,6 +106,9 @@ type bench struct {
 }
 
 func run(ctx context.Context, o options, out io.Writer) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
+	}
 	dir, err := os.MkdirTemp("", "keytrail-bench-")
 	if err != nil {
 		return fmt.Errorf("make folder: %w", err)
@@ -83,8 +117,8 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	defer b.close()
 	asked := strings.Split(o.parts, ",")
 	for _, part := range asked {
-		if !slices.Contains(strings.Split(allParts, ","), part) {
-			return fmt.Errorf("no part %q: choose from %s", part, allParts)
+		if !slices.Contains(strings.Split(allParts+","+memoryPart, ","), part) {
+			return fmt.Errorf("no part %q: choose from %s,%s", part, allParts, memoryPart)
 		}
 	}
 	for _, part := range []struct {
@@ -92,6 +126,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		run  func(context.Context) error
 	}{
 		{"log", b.logFigures},
+		{memoryPart, b.memory},
 		{"start", b.startUp},
 		{"commands", b.commands},
 		{"usage", b.usage},
@@ -114,7 +149,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 
 // ensureServer starts the server for the parts that talk to one and do not start it.
 func (b *bench) ensureServer(ctx context.Context, part string) error {
-	if b.srv != nil || part == "log" || part == "start" {
+	if b.srv != nil || part == "log" || part == memoryPart || part == "start" {
 		return nil
 	}
 	_, err := b.start(ctx)

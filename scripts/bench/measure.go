@@ -109,18 +109,26 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, err
 }
 
-func vmRSS(pid int) (int64, error) {
+func vmRSS(pid int) (int64, error) { return statusBytes(pid, "VmRSS:") }
+
+// statusBytes returns a line of /proc/PID/status that counts memory.
+func statusBytes(pid int, name string) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, name); ok {
 			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			return kb << 10, err
 		}
 	}
-	return 0, fmt.Errorf("process %d has no VmRSS line", pid)
+	return 0, fmt.Errorf("process %d has no %s line", pid, name)
+}
+
+// resetPeak lets the peak of a process's resident memory (VmHWM) begin anew.
+func resetPeak(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 }
 
 // folderBytes returns the bytes of all files below dir.
