@@ -11,7 +11,7 @@ import (
 
 // takeoverMax is how soon a second worker must go on: three seconds of standing still, the
 // look at the ledger, and a busy machine.
-const takeoverMax = 10 * time.Second
+const takeoverMax = 5 * time.Second
 
 // steady creates keys at a node until stop is closed and counts what is acknowledged. Every
 // request must be answered 201: nobody disturbs this node.
