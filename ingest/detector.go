@@ -78,10 +78,10 @@ type DetectorConfig struct {
 // Detector turns what the rules find into events. It follows the completed blocks and
 // writes, for each finding, that it was opened or extended: an ordinary command of the
 // system with a deterministic id and an exact expected revision, so that a repeat after
-// a crash changes nothing and several detectors at once do no harm. When two of them
-// look at different blocks at the same moment and a late record reaches back before a
-// finding that one of them is opening, both may open one; the smaller lies within the
-// larger and stays.
+// a crash changes nothing and several detectors at once do no harm. Before it opens a
+// finding, or extends what one is about, it claims that in the stream ktx.case-<id> of the
+// rule and the dedupe key, at the exact revision: so two detectors never open two findings
+// for the same thing, whatever blocks they look at.
 //
 // Its progress is kept in the stream ktx.detector-<generation>, after the findings.
 type Detector struct {
@@ -278,56 +278,61 @@ func (r *detectorRun) learn(ctx context.Context, raw eventlog.Raw) {
 
 // record writes what candidate adds to the findings that are there, if anything.
 func (r *detectorRun) record(ctx context.Context, candidate domain.Finding, block uint64) error {
+	if known := r.book.match(candidate); known != nil && (known.closed || known.seen == contentID(candidate)) {
+		return nil
+	}
+	id, err := r.claim(ctx, candidate)
+	if err != nil {
+		return err
+	}
 	for range detectorTries {
-		stream := domain.FindingStream(candidate.ID)
-		exp := eventlog.NoStream()
-		var event domain.Event = domain.FindingOpened{After: candidate}
-		known := r.book.match(candidate)
-		if known != nil {
-			if known.closed || known.seen == contentID(candidate) {
-				return nil
-			}
-			stream = domain.FindingStream(known.state.ID)
-			now, err := r.read(ctx, stream)
-			if err != nil {
-				return err
-			}
-			merged, changed := now.Extend(candidate)
-			if !changed {
-				known.seen = contentID(candidate)
-				return nil
-			}
-			exp, event = eventlog.Exactly(known.revision), domain.FindingExtended{After: merged}
-		}
-		err := r.append(ctx, stream, exp, event, block)
-		if err == nil {
-			return nil
-		}
+		err := r.write(ctx, id, candidate, block)
 		if !errors.As(err, new(*eventlog.WrongRevision)) {
 			return err
 		}
 		// Another detector was faster: look at what it wrote.
-		if _, err := r.read(ctx, stream); err != nil {
-			return err
-		}
 	}
 	return errors.New("other writers were faster each time")
 }
 
-// read returns the finding that stream holds now and takes it into the book.
-func (r *detectorRun) read(ctx context.Context, stream string) (domain.Finding, error) {
-	raw, ok, err := r.cfg.Log.Last(ctx, stream)
+// write opens the finding id with candidate, or extends it by what candidate adds.
+func (r *detectorRun) write(ctx context.Context, id domain.EventID, candidate domain.Finding, block uint64) error {
+	if k := r.book.byID[id]; k != nil && k.closed {
+		return nil
+	}
+	stream := domain.FindingStream(id)
+	now, ok, err := r.read(ctx, stream)
 	if err != nil {
-		return domain.Finding{}, fmt.Errorf("read %s: %w", stream, err)
+		return err
 	}
 	if !ok {
-		return domain.Finding{}, fmt.Errorf("read %s: it is empty", stream)
+		candidate.ID = id
+		return r.append(ctx, stream, eventlog.NoStream(), domain.FindingOpened{After: candidate}, block)
+	}
+	known := r.book.byID[id]
+	merged, changed := now.Extend(candidate)
+	if !changed {
+		known.seen = contentID(candidate)
+		return nil
+	}
+	return r.append(ctx, stream, eventlog.Exactly(known.revision), domain.FindingExtended{After: merged}, block)
+}
+
+// read returns the finding that stream holds now, if there is one, and takes it into the
+// book.
+func (r *detectorRun) read(ctx context.Context, stream string) (f domain.Finding, ok bool, err error) {
+	raw, ok, err := r.cfg.Log.Last(ctx, stream)
+	if err != nil {
+		return f, false, fmt.Errorf("read %s: %w", stream, err)
+	}
+	if !ok {
+		return f, false, nil
 	}
 	if err := r.book.apply(raw); err != nil {
-		return domain.Finding{}, err
+		return f, false, err
 	}
-	f, err := findingOf(raw)
-	return f, err
+	f, err = findingOf(raw)
+	return f, err == nil, err
 }
 
 // append writes event as the system's and takes it into the book.
