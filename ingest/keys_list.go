@@ -23,38 +23,10 @@ const (
 	listWaitMax = 2 * time.Second
 )
 
-// ListKeysQuery is one page of a list of keys. Everything in it is checked and
-// permitted already.
-type ListKeysQuery struct {
-	// Accounts bounds the answer: keys of other accounts MUST NOT be in it.
-	Accounts []domain.AccountID
-	// Account is the one account that was asked for, or "".
-	Account domain.AccountID
-	// IAMID restricts to the keys of one identity; "" = all.
-	IAMID    domain.IAMID
-	PageSize int
-	// PageToken is a Next or Previous of an earlier page; "" = the first page.
-	PageToken string
-	Scope     string         // "entity" or "account".
-	Type      domain.KeyKind // "" = every kind.
-	Sort      string         // "", "name", "description", "created_at", "created_by".
-	Order     string         // "asc" or "desc".
-	Filter    string         // SCIM, unparsed.
-}
-
-// ListKeysPage is one page. Deleted keys are not in it.
-type ListKeysPage struct {
-	Keys           []domain.KeyState
-	Next, Previous string // Page tokens; "" where there is no such page.
-	Offset         int
-	Position       uint64 // Up to which the page knows the log.
-	Lag            time.Duration
-}
-
 // KeyLister lists keys; the read side does. A bad filter or token is a
 // [domain.Invalid] that names the field.
 type KeyLister interface {
-	ListKeys(ctx context.Context, q ListKeysQuery) (ListKeysPage, error)
+	ListKeys(ctx context.Context, q domain.KeysQuery) (domain.KeysPage, error)
 }
 
 // Waiter waits until the tables of the read side hold what stands at position, or ctx
@@ -113,7 +85,7 @@ func (h *KeyAPI) listKeys(c *gin.Context) {
 
 // waitWritten waits for the newest of: what this node wrote in the accounts of q, and
 // what the caller asks for.
-func (h *KeyAPI) waitWritten(c *gin.Context, q ListKeysQuery) error {
+func (h *KeyAPI) waitWritten(c *gin.Context, q domain.KeysQuery) error {
 	position, _, err := httpx.WaitPosition(c)
 	if err != nil {
 		return err //nolint:wrapcheck // Worded for the caller.
@@ -152,8 +124,8 @@ func pageURL(c *gin.Context, token string) string {
 }
 
 // listQuery reads, checks and permits the query of a list.
-func (h *KeyAPI) listQuery(c *gin.Context) (ListKeysQuery, bool, error) {
-	q := ListKeysQuery{
+func (h *KeyAPI) listQuery(c *gin.Context) (domain.KeysQuery, bool, error) {
+	q := domain.KeysQuery{
 		Account: domain.AccountID(c.Query("account_id")), IAMID: domain.IAMID(c.Query("iam_id")),
 		PageToken: c.Query("pagetoken"), Scope: c.DefaultQuery("scope", "entity"), Type: domain.KeyKind(c.Query("type")),
 		Sort: c.Query("sort"), Order: c.DefaultQuery("order", "asc"), Filter: c.Query("filter"), PageSize: pageSizeDefault,
@@ -209,7 +181,7 @@ func listRequest(c *gin.Context) map[string]string {
 // permitList narrows q to what the caller may see, or refuses it. scope=entity lists
 // the keys of one identity, the caller's own by default; scope=account lists all keys
 // of an account, and then the caller must have the right to read every kind asked for.
-func (h *KeyAPI) permitList(caller auth.Caller, q *ListKeysQuery) error {
+func (h *KeyAPI) permitList(caller auth.Caller, q *domain.KeysQuery) error {
 	who := caller.Initiator
 	own := q.Scope == "entity" && (q.IAMID == "" || q.IAMID == who.IAMID)
 	switch {
@@ -237,7 +209,7 @@ func (h *KeyAPI) permitList(caller auth.Caller, q *ListKeysQuery) error {
 }
 
 // kindsAsked returns the kinds of key that the answer to q can hold.
-func kindsAsked(q ListKeysQuery) []domain.KeyKind {
+func kindsAsked(q domain.KeysQuery) []domain.KeyKind {
 	if q.Type != "" {
 		return []domain.KeyKind{q.Type}
 	}

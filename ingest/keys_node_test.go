@@ -70,17 +70,17 @@ func (u *usesSeen) all() []domain.Use {
 // logLister lists keys by reading the whole log: slow, exact, and no table.
 type logLister struct{ log *eventlog.Log }
 
-func (l logLister) ListKeys(ctx context.Context, q ingest.ListKeysQuery) (ingest.ListKeysPage, error) {
+func (l logLister) ListKeys(ctx context.Context, q domain.KeysQuery) (domain.KeysPage, error) {
 	states := map[domain.KeyID]domain.KeyState{}
 	events, err := readLog(ctx, l.log, domain.KeyStreams)
 	if err != nil {
-		return ingest.ListKeysPage{}, err
+		return domain.KeysPage{}, err
 	}
 	for _, rec := range events {
 		s := rec.Event.(domain.KeyEvent).State()
 		states[s.ID] = s
 	}
-	var page ingest.ListKeysPage
+	var page domain.KeysPage
 	for _, id := range slices.Sorted(maps.Keys(states)) {
 		s := states[id]
 		if !s.Deleted && slices.Contains(q.Accounts, s.Account) && (q.IAMID == "" || q.IAMID == s.IAMID) && (q.Type == "" || q.Type == s.Kind) {

@@ -63,7 +63,7 @@ func TestTablesThatMustNotBeReadAreNotRead(t *testing.T) {
 			t.Errorf("%s: %d %s", path, rec.Code, rec.Body)
 		}
 	}
-	if _, err := h.Keys().ListKeys(t.Context(), query.KeysQuery{PageSize: 1, Order: "asc"}); domain.CodeOf(err) != domain.Unavailable {
+	if _, err := h.Keys().ListKeys(t.Context(), domain.KeysQuery{PageSize: 1, Order: "asc"}); domain.CodeOf(err) != domain.Unavailable {
 		t.Errorf("list of keys: %v", err)
 	}
 	if _, _, err := (query.KnownUses{Tables: refused}).Known(t.Context(), accountA, []string{"x"}, now, now); domain.CodeOf(err) != domain.Unavailable {

@@ -15,34 +15,6 @@ import (
 // keyPageMax bounds a page of keys.
 const keyPageMax = 1000
 
-// KeysQuery is one page of a list of keys. Everything in it but PageToken, Sort and
-// Filter is checked and permitted already.
-type KeysQuery struct {
-	// Accounts bounds the answer: no key of another account is in it.
-	Accounts []domain.AccountID
-	// Account is the one account that was asked for, or "".
-	Account domain.AccountID
-	// IAMID restricts to the keys of one identity; "" = all.
-	IAMID    domain.IAMID
-	PageSize int
-	// PageToken is a Next or Previous of an earlier page; "" = the first page.
-	PageToken string
-	Scope     string         // "entity" or "account".
-	Type      domain.KeyKind // "" = every kind.
-	Sort      string         // "", "name", "description", "created_at", "created_by".
-	Order     string         // "asc" or "desc".
-	Filter    string         // SCIM, unparsed.
-}
-
-// KeysPage is one page. Deleted keys are not in it.
-type KeysPage struct {
-	Keys           []domain.KeyState
-	Next, Previous string // Page tokens; "" where there is no such page.
-	Offset         int
-	Position       uint64 // Up to which the page knows the log.
-	Lag            time.Duration
-}
-
 // KeyLister lists keys from the tables. Pages follow a key's place in the order, not
 // a number of rows, so that keys made or deleted meanwhile move nothing else.
 type KeyLister struct{ h *Handler }
@@ -64,31 +36,31 @@ type keyToken struct {
 
 // ListKeys returns the page that q asks for. A bad filter or token is a
 // [domain.Invalid] that names the field.
-func (l *KeyLister) ListKeys(ctx context.Context, q KeysQuery) (KeysPage, error) {
+func (l *KeyLister) ListKeys(ctx context.Context, q domain.KeysQuery) (domain.KeysPage, error) {
 	page, err := l.list(ctx, q)
 	if err != nil {
-		return KeysPage{}, worded(err)
+		return domain.KeysPage{}, worded(err)
 	}
 	return page, nil
 }
 
-func (l *KeyLister) list(ctx context.Context, q KeysQuery) (KeysPage, error) {
+func (l *KeyLister) list(ctx context.Context, q domain.KeysQuery) (domain.KeysPage, error) {
 	if q.PageSize < 1 || q.PageSize > keyPageMax {
-		return KeysPage{}, domain.Errorf(domain.Invalid, "must be 1 to %d", keyPageMax).WithField("pagesize")
+		return domain.KeysPage{}, domain.Errorf(domain.Invalid, "must be 1 to %d", keyPageMax).WithField("pagesize")
 	}
 	question := questionOf("keys", string(q.Account), string(q.IAMID), q.Scope, string(q.Type), q.Sort, q.Order, q.Filter)
 	var at *keyToken
 	if q.PageToken != "" {
 		at = &keyToken{}
 		if !l.h.cursors.unseal(q.PageToken, at) || string(at.Question) != string(question) {
-			return KeysPage{}, domain.Errorf(domain.Invalid, "is not a token of this list").WithField("pagetoken").WithMessageCode("invalid_pagetoken")
+			return domain.KeysPage{}, domain.Errorf(domain.Invalid, "is not a token of this list").WithField("pagetoken").WithMessageCode("invalid_pagetoken")
 		}
 	}
 	tables, err := l.tables(at)
 	if err != nil {
-		return KeysPage{}, err
+		return domain.KeysPage{}, err
 	}
-	page := KeysPage{Lag: tables.Progress.Lag()}
+	page := domain.KeysPage{Lag: tables.Progress.Lag()}
 	_, page.Position, _ = tables.Progress.Completed()
 	read, err := keysRead(q, at)
 	if err != nil {
@@ -129,7 +101,7 @@ func (l *KeyLister) tables(at *keyToken) (Generation, error) {
 }
 
 // links adds the keys and the tokens of the pages beside this one.
-func (l *KeyLister) links(page KeysPage, q KeysQuery, like keyToken, keys []keyRow, at *keyToken, more bool) (KeysPage, error) {
+func (l *KeyLister) links(page domain.KeysPage, q domain.KeysQuery, like keyToken, keys []keyRow, at *keyToken, more bool) (domain.KeysPage, error) {
 	backward := at != nil && at.Backward
 	page.Keys = make([]domain.KeyState, len(keys))
 	for i, k := range keys {
@@ -148,7 +120,7 @@ func (l *KeyLister) links(page KeysPage, q KeysQuery, like keyToken, keys []keyR
 	return page, err
 }
 
-func (l *KeyLister) token(q KeysQuery, t keyToken, k keyRow, backward bool, offset int) (string, error) {
+func (l *KeyLister) token(q domain.KeysQuery, t keyToken, k keyRow, backward bool, offset int) (string, error) {
 	t.Account, t.ID, t.Backward, t.Offset = string(k.state.Account), string(k.state.ID), backward, offset
 	switch q.Sort {
 	case "name":
@@ -164,7 +136,7 @@ func (l *KeyLister) token(q KeysQuery, t keyToken, k keyRow, backward bool, offs
 }
 
 // keysRead is the read for one page and one key more.
-func keysRead(q KeysQuery, at *keyToken) (clickhouse.Select, error) {
+func keysRead(q domain.KeysQuery, at *keyToken) (clickhouse.Select, error) {
 	sort, ok := map[string]string{"": "", "name": "name", "description": "description", "created_at": "created_at", "created_by": "created_by"}[q.Sort]
 	if !ok || q.Order != "asc" && q.Order != "desc" {
 		return clickhouse.Select{}, domain.Errorf(domain.Invalid, "has an unknown value").WithField("sort").WithMessageCode("invalid_sort")

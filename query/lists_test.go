@@ -229,7 +229,7 @@ func TestKeysAreListedInPagesForwardsAndBackwards(t *testing.T) {
 	f.progress.set(1, 77)
 	for _, sort := range []string{"", "name", "description", "created_at", "created_by"} {
 		for _, order := range []string{"asc", "desc"} {
-			q := query.KeysQuery{Accounts: []domain.AccountID{accountA, accountB}, PageSize: 4, Scope: "account", Sort: sort, Order: order}
+			q := domain.KeysQuery{Accounts: []domain.AccountID{accountA, accountB}, PageSize: 4, Scope: "account", Sort: sort, Order: order}
 			want := slices.Clone(model)
 			slices.SortFunc(want, func(a, b domain.KeyState) int {
 				c := 0
@@ -257,7 +257,7 @@ func TestKeysAreListedInPagesForwardsAndBackwards(t *testing.T) {
 }
 
 // checkKeyPages walks to the end and back.
-func checkKeyPages(t *testing.T, f *fixture, q query.KeysQuery, want []domain.KeyState) {
+func checkKeyPages(t *testing.T, f *fixture, q domain.KeysQuery, want []domain.KeyState) {
 	t.Helper()
 	name := fmt.Sprintf("sort %q %s", q.Sort, q.Order)
 	var walked [][]domain.KeyState
@@ -301,7 +301,7 @@ func TestKeysAreFilteredAsSCIMSays(t *testing.T) {
 		f.addKeys(1, domain.KeyState{ID: domain.KeyID("K" + strconv.Itoa(i)), Account: accountA, Name: name, Description: "d" + strconv.Itoa(i), CreatedAt: now, ModifiedAt: now})
 	}
 	list := func(text string) ([]string, error) {
-		page, err := f.handler.Keys().ListKeys(t.Context(), query.KeysQuery{Accounts: []domain.AccountID{accountA}, PageSize: 10, Order: "asc", Filter: text})
+		page, err := f.handler.Keys().ListKeys(t.Context(), domain.KeysQuery{Accounts: []domain.AccountID{accountA}, PageSize: 10, Order: "asc", Filter: text})
 		ids := make([]string, 0, len(page.Keys))
 		for _, k := range page.Keys {
 			ids = append(ids, string(k.ID))
@@ -343,7 +343,7 @@ func TestKeysAreFilteredAsSCIMSays(t *testing.T) {
 			t.Errorf("filter %q: %v, want it refused by name", wrong, err)
 		}
 	}
-	_, err := f.handler.Keys().ListKeys(t.Context(), query.KeysQuery{Accounts: []domain.AccountID{accountA}, PageSize: 1, Order: "asc", PageToken: "x"})
+	_, err := f.handler.Keys().ListKeys(t.Context(), domain.KeysQuery{Accounts: []domain.AccountID{accountA}, PageSize: 1, Order: "asc", PageToken: "x"})
 	var e *domain.Error
 	if !errors.As(err, &e) || e.Field != "pagetoken" {
 		t.Errorf("a token that is not ours: %v", err)

@@ -144,7 +144,7 @@ func TestTheStoresFaultsAreWordedAndNotShown(t *testing.T) {
 					t.Errorf("%s: %d %s, want %d %s", path, rec.Code, rec.Body, tt.status, tt.code)
 				}
 			}
-			if _, err := h.Keys().ListKeys(t.Context(), query.KeysQuery{PageSize: 1, Order: "asc"}); tt.code != "internal" && domain.CodeOf(err) != domain.Unavailable {
+			if _, err := h.Keys().ListKeys(t.Context(), domain.KeysQuery{PageSize: 1, Order: "asc"}); tt.code != "internal" && domain.CodeOf(err) != domain.Unavailable {
 				t.Errorf("keys: %v, want it worded", err)
 			}
 		})

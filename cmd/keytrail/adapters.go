@@ -89,9 +89,8 @@ func number(n uint64) string { return strconv.FormatUint(n, 10) }
 type keyLister struct{ query *query.Handler }
 
 // ListKeys implements [ingest.KeyLister].
-func (l *keyLister) ListKeys(ctx context.Context, q ingest.ListKeysQuery) (ingest.ListKeysPage, error) {
-	page, err := l.query.Keys().ListKeys(ctx, query.KeysQuery(q))
-	return ingest.ListKeysPage(page), err //nolint:wrapcheck // The words are for the caller.
+func (l *keyLister) ListKeys(ctx context.Context, q domain.KeysQuery) (domain.KeysPage, error) {
+	return l.query.Keys().ListKeys(ctx, q) //nolint:wrapcheck // The words are for the caller.
 }
 
 // KeyActivity implements [ingest.ActivityReader]: it counts sign-ins from the tables.
