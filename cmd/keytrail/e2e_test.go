@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -38,22 +37,17 @@ func TestMain(m *testing.M) {
 		if testing.Short() {
 			return m.Run()
 		}
-		dir, err := os.MkdirTemp("", "keytrail-e2e-")
-		if err != nil {
+		var remove func() error
+		var err error
+		if binary, remove, err = launch.Build(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		defer func() {
-			if err := os.RemoveAll(dir); err != nil {
+			if err := remove(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
 		}()
-		binary = filepath.Join(dir, "keytrail")
-		out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "build keytrail: %v\n%s", err, out)
-			return 1
-		}
 		return m.Run()
 	}())
 }

@@ -1,14 +1,15 @@
 package torture_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
+
+	"example.com/keytrail/internal/launch"
 )
 
 // binary is the program under torture, built once with the tag 'faults', which adds a
@@ -21,22 +22,17 @@ func TestMain(m *testing.M) {
 		if testing.Short() {
 			return m.Run()
 		}
-		dir, err := os.MkdirTemp("", "keytrail-torture-")
-		if err != nil {
+		var remove func() error
+		var err error
+		if binary, remove, err = launch.Build(context.Background(), "-tags", "faults"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		defer func() {
-			if err := os.RemoveAll(dir); err != nil {
+			if err := remove(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
 		}()
-		binary = filepath.Join(dir, "keytrail")
-		out, err := exec.Command("go", "build", "-tags", "faults", "-o", binary, "../../cmd/keytrail").CombinedOutput()
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "build keytrail: %v\n%s", err, out)
-			return 1
-		}
 		return m.Run()
 	}())
 }
