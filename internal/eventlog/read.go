@@ -143,22 +143,51 @@ func (l *Log) Head(ctx context.Context, prefixes []string) (uint64, error) {
 type knownHead struct{ tail, head uint64 }
 
 // newest looks at the newest count events for one that matches, and returns its
-// position.
+// position. It asks for few events first: what a read has asked for and does not take is
+// sent all the same, up to a window of the connection.
 func (l *Log) newest(ctx context.Context, count uint64, match func(Raw) bool) (uint64, error) {
-	return read(ctx, l, "read end of log", func(ctx context.Context, c *esdb.Client) (uint64, error) {
-		s, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, count)
+	var from esdb.AllPosition = esdb.End{}
+	for page := uint64(newestPage); ; page *= newestGrowth {
+		page = min(page, count)
+		p, err := l.lookBack(ctx, from, page, match)
+		if err != nil || p.found != 0 || p.seen < page || page == count {
+			return p.found, err
+		}
+		count -= page
+		from = esdb.Position{Commit: p.oldest, Prepare: p.oldest}
+	}
+}
+
+const (
+	// newestPage is how many events newest looks at first.
+	newestPage = 4
+	// newestGrowth is by how much the next page is bigger.
+	newestGrowth = 16
+)
+
+// lookedAt is a page of the log, read backwards.
+type lookedAt struct {
+	seen          uint64
+	oldest, found uint64 // Positions. 0: none.
+}
+
+// lookBack looks at count events before from, up to the first that matches.
+func (l *Log) lookBack(ctx context.Context, from esdb.AllPosition, count uint64, match func(Raw) bool) (lookedAt, error) {
+	return read(ctx, l, "read end of log", func(ctx context.Context, c *esdb.Client) (lookedAt, error) {
+		s, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: from}, count)
 		if err != nil {
-			return 0, err
+			return lookedAt{}, err
 		}
 		defer s.Close()
-		var pos uint64
+		var p lookedAt
 		err = drain(s, func(r Raw) bool {
+			p.seen, p.oldest = p.seen+1, r.Position
 			if match(r) {
-				pos = r.Position
+				p.found = r.Position
 			}
-			return pos == 0
+			return p.found == 0
 		})
-		return pos, err
+		return p, err
 	})
 }
 
