@@ -50,35 +50,25 @@ func (s *streams) Append(in api.Streams_AppendServer) error {
 // receive reads the whole append. It reads to the end even when the append is
 // already too large: a client whose sending breaks off does not see why.
 func (s *streams) receive(in api.Streams_AppendServer) (*request, error) {
-	m, err := in.Recv()
-	if err != nil {
+	var m appendMessage
+	if err := in.RecvMsg(&m); err != nil {
 		return nil, err
 	}
-	options := m.GetOptions()
-	if options == nil {
-		return nil, status.Error(codes.InvalidArgument, "the first message of an append carries its options")
-	}
-	name, err := readStreamName(options.GetStreamIdentifier())
+	r, err := requestOf(&m)
 	if err != nil {
-		return nil, err
-	}
-	r := &request{stream: name, op: opAppend}
-	if r.expect, err = expectedOf(options.GetExpectedStreamRevision()); err != nil {
 		return nil, err
 	}
 	sizeBytes := 0
 	for {
-		m, err := in.Recv()
+		m := appendMessage{}
+		err := in.RecvMsg(&m)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return nil, err
 		}
-		if m.GetProposedMessage() == nil {
-			return nil, status.Error(codes.InvalidArgument, "proposed message expected")
-		}
-		e, err := proposedOf(in.Context(), m.GetProposedMessage())
+		e, err := eventOf(in.Context(), &m)
 		if err != nil {
 			return nil, err
 		}
@@ -91,6 +81,36 @@ func (s *streams) receive(in api.Streams_AppendServer) (*request, error) {
 			"exception", "maximum-append-size-exceeded", "maximum-append-size", strconv.Itoa(s.appendBytesMax))
 	}
 	return r, nil
+}
+
+// requestOf returns the append that begins with m.
+func requestOf(m *appendMessage) (*request, error) {
+	r := &request{op: opAppend, stream: m.stream, expect: m.expect}
+	if m.options {
+		return r, checkStreamName(m.stream)
+	}
+	options := m.other.GetOptions()
+	if options == nil {
+		return nil, status.Error(codes.InvalidArgument, "the first message of an append carries its options")
+	}
+	var err error
+	if r.stream, err = readStreamName(options.GetStreamIdentifier()); err != nil {
+		return nil, err
+	}
+	r.expect, err = expectedOf(options.GetExpectedStreamRevision())
+	return r, err
+}
+
+// eventOf returns the event that m carries.
+func eventOf(ctx context.Context, m *appendMessage) (proposed, error) {
+	if m.other == nil && !m.options {
+		return m.event, nil
+	}
+	p := m.other.GetProposedMessage()
+	if p == nil {
+		return proposed{}, status.Error(codes.InvalidArgument, "proposed message expected")
+	}
+	return proposedOf(ctx, p)
 }
 
 // proposedMessage is an event as either kind of append carries it.

@@ -17,7 +17,7 @@ import (
 )
 
 // codec is gRPC's protobuf codec, except that a stored frame goes out as the
-// bytes it was stored in.
+// bytes it was stored in, and that appends are decoded by hand.
 type codec struct{ encoding.CodecV2 }
 
 // Marshal implements [encoding.CodecV2].
@@ -26,6 +26,14 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return mem.BufferSlice{mem.SliceBuffer(f.wire)}, nil
 	}
 	return c.CodecV2.Marshal(v)
+}
+
+// Unmarshal implements [encoding.CodecV2].
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if m, ok := v.(*appendMessage); ok {
+		return m.unmarshal(data)
+	}
+	return c.CodecV2.Unmarshal(data, v)
 }
 
 // message decodes the frame's message, for the few uses that look inside.
@@ -83,13 +91,17 @@ func uuidOf(id *shared.UUID) (out [16]byte, err error) {
 
 func readStreamName(id *shared.StreamIdentifier) (string, error) {
 	name := string(id.GetStreamName())
+	return name, checkStreamName(name)
+}
+
+func checkStreamName(name string) error {
 	switch {
 	case name == "":
-		return "", status.Error(codes.InvalidArgument, "stream name missing")
+		return status.Error(codes.InvalidArgument, "stream name missing")
 	case name == "$all":
-		return "", status.Error(codes.InvalidArgument, "$all is not a stream that can be named here")
+		return status.Error(codes.InvalidArgument, "$all is not a stream that can be named here")
 	case len(name) > nameBytesMax:
-		return "", status.Errorf(codes.InvalidArgument, "stream name of %d bytes is longer than %d", len(name), nameBytesMax)
+		return status.Errorf(codes.InvalidArgument, "stream name of %d bytes is longer than %d", len(name), nameBytesMax)
 	}
-	return name, nil
+	return nil
 }
