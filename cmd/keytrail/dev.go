@@ -56,6 +56,7 @@ that begin with $ and reading $all.`,
 func serveEventstore(cmd *cobra.Command, cfg eventstore.Config) error {
 	var err error
 	cfg.Clock = clock()
+	tuneProcessors()
 	if cfg.Logger, err = obs.NewLogger(cmd.ErrOrStderr(), "info", "text"); err != nil {
 		return err
 	}

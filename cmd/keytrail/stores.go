@@ -119,6 +119,7 @@ func connectStores(ctx context.Context, f storeFlags, ui progress, log *slog.Log
 func (s *stores) openLog(ctx context.Context, f storeFlags, run string, log *slog.Logger) error {
 	cfg := eventlog.Config{Connection: f.eventstore, Logger: log.With(slog.String("component", "eventlog"))}
 	if f.eventstore == "" {
+		tuneProcessors()
 		srv, err := eventstore.Open(eventstore.Config{ //nolint:contextcheck // Opening is local and short; the server outlives ctx.
 			Dir: filepath.Join(f.data, "eventstore"), Socket: filepath.Join(run, "es.sock"), Clock: clock(), Logger: log.With(slog.String("component", "eventstore")),
 		})

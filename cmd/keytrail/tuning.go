@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -47,4 +48,18 @@ func percentFor(liveBytes uint64) int {
 		return garbageMax
 	}
 	return int(min(max(heapSpareBytes*100/liveBytes, garbagePercent), garbageMax))
+}
+
+// syncThreads is how many threads of the embedded event store wait for the disk at a time:
+// the journal's and the tables'.
+const syncThreads = 2
+
+// tuneProcessors lets as many goroutines run while the embedded event store waits for the
+// disk as without it: a thread in a system call keeps its place among the running ones
+// until the runtime takes it away, which it does late. It does nothing where the operator
+// has set the number.
+func tuneProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + syncThreads)
+	}
 }
