@@ -28,7 +28,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{cfg: cfg, pool: newPool(cfg), subscriptions: make(map[*Subscription]struct{}), heads: make(map[string]knownHead)}
-	if _, err := l.newest(ctx, 1, func(Raw) bool { return true }); err != nil {
+	if err := l.newest(ctx, 1, func(Raw) bool { return true }); err != nil {
 		return nil, errors.Join(fmt.Errorf("open event log: %w", err), l.Close())
 	}
 	return l, nil

@@ -117,7 +117,7 @@ func (l *Log) Head(ctx context.Context, prefixes []string) (uint64, error) {
 	known := l.heads[key]
 	l.mu.Unlock()
 	var found knownHead
-	_, err := l.newest(ctx, math.MaxInt64, func(r Raw) bool {
+	err := l.newest(ctx, math.MaxInt64, func(r Raw) bool {
 		found.tail = max(found.tail, r.Position)
 		switch {
 		case hasPrefix(r.Stream, prefixes):
@@ -142,16 +142,15 @@ func (l *Log) Head(ctx context.Context, prefixes []string) (uint64, error) {
 // prefixes.
 type knownHead struct{ tail, head uint64 }
 
-// newest looks at the newest count events for one that matches, and returns its
-// position. It asks for few events first: what a read has asked for and does not take is
+// newest looks at the newest count events up to one that matches. It asks for few events first: what a read has asked for and does not take is
 // sent all the same, up to a window of the connection.
-func (l *Log) newest(ctx context.Context, count uint64, match func(Raw) bool) (uint64, error) {
+func (l *Log) newest(ctx context.Context, count uint64, match func(Raw) bool) error {
 	var from esdb.AllPosition = esdb.End{}
 	for page := uint64(newestPage); ; page *= newestGrowth {
 		page = min(page, count)
 		p, err := l.lookBack(ctx, from, page, match)
-		if err != nil || p.found != 0 || p.seen < page || page == count {
-			return p.found, err
+		if err != nil || p.found || p.seen < page || page == count {
+			return err
 		}
 		count -= page
 		from = esdb.Position{Commit: p.oldest, Prepare: p.oldest}
@@ -167,8 +166,9 @@ const (
 
 // lookedAt is a page of the log, read backwards.
 type lookedAt struct {
-	seen          uint64
-	oldest, found uint64 // Positions. 0: none.
+	seen   uint64
+	oldest uint64 // Position.
+	found  bool
 }
 
 // lookBack looks at count events before from, up to the first that matches.
@@ -182,10 +182,8 @@ func (l *Log) lookBack(ctx context.Context, from esdb.AllPosition, count uint64,
 		var p lookedAt
 		err = drain(s, func(r Raw) bool {
 			p.seen, p.oldest = p.seen+1, r.Position
-			if match(r) {
-				p.found = r.Position
-			}
-			return p.found == 0
+			p.found = match(r)
+			return !p.found
 		})
 		return p, err
 	})

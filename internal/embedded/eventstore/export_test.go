@@ -1,5 +1,14 @@
 package eventstore
 
+import (
+	"context"
+	"fmt"
+
+	api "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+)
+
 // Bounds of memory.
 const (
 	RecentBytesMax = recentBytesMax
@@ -62,4 +71,27 @@ func CompileFilter(expression string, name []byte) (bool, error) {
 func ParseLimits(data []byte) (maxCount, maxAgeS, trimBelow int64) {
 	l := parseLimits(data)
 	return l.maxCount.Int64, l.maxAgeS.Int64, l.trimBelow.Int64
+}
+
+// ReadAppend reads a message of an append, by hand or as the protocol's own decoder does,
+// and returns what it asks for, or how it is refused: as the first message, and as another.
+func ReadAppend(ctx context.Context, wire []byte, byHand bool) (first, other string, err error) {
+	m := appendMessage{other: new(api.AppendReq)}
+	if byHand {
+		m = appendMessage{}
+		err = m.unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)})
+	} else {
+		err = proto.Unmarshal(wire, m.other)
+	}
+	if err != nil {
+		return "", "", err
+	}
+	r, err := requestOf(&m)
+	if err != nil {
+		first = err.Error()
+	} else {
+		first = fmt.Sprintf("%s %+v", r.stream, r.expect)
+	}
+	e, err := eventOf(ctx, &m)
+	return first, fmt.Sprintf("%+v %v", e, err), nil
 }

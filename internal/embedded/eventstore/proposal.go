@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"encoding/binary"
+	"slices"
 	"unicode/utf8"
 
 	api "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
@@ -71,7 +72,7 @@ func (m *appendMessage) decodeOptions(b []byte) bool {
 }
 
 func (m *appendMessage) decodeEvent(b []byte) bool {
-	e := &m.event
+	p := &m.event
 	var content []byte
 	seen := [5]bool{}
 	for len(b) > 0 {
@@ -83,32 +84,32 @@ func (m *appendMessage) decodeEvent(b []byte) bool {
 		seen[num] = true
 		switch num {
 		case 1:
-			ok = e.identify(v.bytes)
+			ok = p.identify(v.bytes)
 		case 2:
 			var key, value []byte
 			if key, value, ok = entryOf(v.bytes); ok {
 				switch string(key) {
 				case "type":
-					e.typ, ok = string(value), e.typ == "" && len(value) > 0 && len(value) <= nameBytesMax
+					p.typ, ok = string(value), p.typ == "" && len(value) > 0 && len(value) <= nameBytesMax
 				case "content-type":
 					content, ok = value, content == nil
 				}
 			}
 		case 3:
-			e.meta = noneIfEmpty(v.bytes)
+			p.meta = noneIfEmpty(v.bytes)
 		case 4:
-			e.data = noneIfEmpty(v.bytes)
+			p.data = noneIfEmpty(v.bytes)
 		}
 		if !ok {
 			return false
 		}
 	}
-	e.json = string(content) == "application/json"
-	return seen[1] && e.typ != "" && content != nil
+	p.json = string(content) == "application/json"
+	return seen[1] && p.typ != "" && content != nil
 }
 
 // identify decodes an id of two numbers.
-func (e *proposed) identify(b []byte) bool {
+func (p *proposed) identify(b []byte) bool {
 	num, v, rest, ok := fieldOf(b)
 	if !ok || num != 1 || v.bytes == nil || len(rest) > 0 {
 		return false
@@ -117,7 +118,7 @@ func (e *proposed) identify(b []byte) bool {
 		if num, v, b, ok = fieldOf(b); !ok || v.bytes != nil || num > 2 {
 			return false
 		}
-		binary.BigEndian.PutUint64(e.id[8*(num-1):], v.varint)
+		binary.BigEndian.PutUint64(p.id[8*(num-1):], v.varint)
 	}
 	return true
 }
@@ -142,25 +143,24 @@ type fieldValue struct {
 }
 
 // fieldOf takes the first field off b, unless its type is none of ours.
-func fieldOf(b []byte) (num protowire.Number, v fieldValue, rest []byte, ok bool) {
-	num, typ, n := protowire.ConsumeTag(b)
+func fieldOf(b []byte) (num int, v fieldValue, rest []byte, ok bool) {
+	tag, typ, n := protowire.ConsumeTag(b)
 	if n < 0 {
 		return 0, v, nil, false
 	}
 	b = b[n:]
-	switch typ {
-	case protowire.VarintType:
+	n = -1
+	if typ == protowire.VarintType {
 		v.varint, n = protowire.ConsumeVarint(b)
-	case protowire.BytesType:
+	}
+	if typ == protowire.BytesType {
 		v.bytes, n = protowire.ConsumeBytes(b)
-	default:
-		return 0, v, nil, false
 	}
 	if n < 0 {
 		return 0, v, nil, false
 	}
-	v.bytes = v.bytes[:len(v.bytes):len(v.bytes)]
-	return num, v, b[n:], true
+	v.bytes = slices.Clip(v.bytes)
+	return int(tag), v, b[n:], true
 }
 
 // noneIfEmpty returns nil for no bytes, as the decoder by reflection does.

@@ -1,13 +1,13 @@
-package eventstore
+package eventstore_test
 
 import (
-	"reflect"
 	"testing"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	api "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+
+	"example.com/keytrail/internal/embedded/eventstore"
 )
 
 // FuzzAppendIsReadAsByReflection: whatever the bytes, an append is understood as the
@@ -35,38 +35,10 @@ func FuzzAppendIsReadAsByReflection(f *testing.F) {
 		f.Add(wire)
 	}
 	f.Fuzz(func(t *testing.T, wire []byte) {
-		var byHand appendMessage
-		errHand := byHand.unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)})
-		byReflection := appendMessage{other: new(api.AppendReq)}
-		errReflection := proto.Unmarshal(wire, byReflection.other)
-		if (errHand == nil) != (errReflection == nil) {
-			t.Fatalf("by hand: %v; by reflection: %v", errHand, errReflection)
+		first, other, err := eventstore.ReadAppend(t.Context(), wire, true)
+		wantFirst, wantOther, wantErr := eventstore.ReadAppend(t.Context(), wire, false)
+		if (err == nil) != (wantErr == nil) || first != wantFirst || other != wantOther {
+			t.Fatalf("by hand: %s; %s; %v\nby reflection: %s; %s; %v", first, other, err, wantFirst, wantOther, wantErr)
 		}
-		if errHand != nil {
-			return
-		}
-		r, err := requestOf(&byHand)
-		want, wantErr := requestOf(&byReflection)
-		same(t, r, err, want, wantErr)
-		e, err := eventOf(t.Context(), &byHand)
-		wantEvent, wantErr := eventOf(t.Context(), &byReflection)
-		same(t, e, err, wantEvent, wantErr)
 	})
-}
-
-// same fails unless two ways of reading came to the same: the value, or an error.
-func same(t *testing.T, got any, err error, want any, wantErr error) {
-	t.Helper()
-	if (err == nil) != (wantErr == nil) {
-		t.Fatalf("by hand: %v; by reflection: %v", err, wantErr)
-	}
-	if err != nil {
-		if err.Error() != wantErr.Error() {
-			t.Fatalf("by hand: %v; by reflection: %v", err, wantErr)
-		}
-		return
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Fatalf("by hand: %+v\nby reflection: %+v", got, want)
-	}
 }
