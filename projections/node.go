@@ -35,6 +35,8 @@ type NodeConfig struct {
 	Alone  bool
 	// Limits bound blocks. Default [DefaultLimits].
 	Limits Limits
+	// Decode is that of [RunnerConfig].
+	Decode Decode
 	// Grace is how long a generation is kept that another took over from. Default 1 h.
 	Grace time.Duration
 	// Now is the clock. Required.

@@ -216,7 +216,7 @@ func (n *Node) buildRunner(t *Tables) error {
 	}
 	t.runner, err = NewRunner(RunnerConfig{
 		Log: n.logFor(t), Sink: NewSink(t.store), Generation: t.Name, Holder: n.cfg.Holder, Alone: n.cfg.Alone, Now: n.cfg.Now,
-		Limits: n.cfg.Limits, Replayed: n.replayed, Yield: func(ctx context.Context) error { return n.yield(ctx, t) }, Roller: t.roller, Metrics: n.cfg.Metrics, Logger: log.With(slog.String("component", "runner")),
+		Limits: n.cfg.Limits, Decode: n.cfg.Decode, Replayed: n.replayed, Yield: func(ctx context.Context) error { return n.yield(ctx, t) }, Roller: t.roller, Metrics: n.cfg.Metrics, Logger: log.With(slog.String("component", "runner")),
 	})
 	if err != nil {
 		return err

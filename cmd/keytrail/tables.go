@@ -26,7 +26,7 @@ func (a *app) buildProjections(ctx context.Context) error {
 	}
 	a.tables, err = projections.NewNode(projections.NodeConfig{
 		Log: a.whole, Open: a.stores.open, Worker: a.cfg.roles.has(roleWorker),
-		Holder: a.node + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: a.now, Metrics: metrics, Logger: a.log,
+		Holder: a.node + "-" + a.nonce, Alone: a.cfg.stores.eventstore == "", Now: a.now, Decode: decode(), Metrics: metrics, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("projections: %w", err)

@@ -37,6 +37,7 @@ type node struct {
 	name  string
 	data  string
 	args  []string
+	env   []string // Of the next start.
 	front *faults.Proxy
 	clock *faults.Clock
 	api   *client.Client // Through front.
@@ -118,7 +119,7 @@ func (s *site) addNode(ctx context.Context, name, data string, args ...string) (
 }
 
 func (n *node) config() launch.Config {
-	return launch.Config{Binary: binary, Data: n.data, Args: n.args, Log: n.site.log, Env: []string{n.clock.Env()}, Wrap: n.site.wrap()}
+	return launch.Config{Binary: binary, Data: n.data, Args: n.args, Log: n.site.log, Env: append([]string{n.clock.Env()}, n.env...), Wrap: n.site.wrap()}
 }
 
 // start starts the server and lets clients through to it.
