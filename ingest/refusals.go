@@ -28,7 +28,6 @@ const (
 	refusalTick      = time.Second
 	refusalQueue     = 256
 	refusalBytesMax  = 512 << 10 // Of one append; a server takes 1 MiB.
-	refusalTriesMax  = 5
 	refusalFlushTime = 10 * time.Second
 )
 
@@ -117,7 +116,7 @@ func errRefusalsEnded() error {
 // Run writes until ctx ends, then once more what is waiting and what is folded. It may
 // be called once.
 func (r *Refusals) Run(ctx context.Context) error {
-	w := &refusalWriter{Refusals: r, folds: map[foldKey]*fold{}}
+	w := &refusalWriter{Refusals: r, own: ownStream{log: r.log, name: r.stream}, folds: map[foldKey]*fold{}}
 	defer close(r.ended)
 	tick := time.NewTicker(refusalTick)
 	defer tick.Stop()
@@ -141,10 +140,8 @@ func (r *Refusals) Run(ctx context.Context) error {
 // refusalWriter is the state of Run's goroutine; nobody else touches it.
 type refusalWriter struct {
 	*Refusals
+	own   ownStream
 	folds map[foldKey]*fold
-	known bool // exp and last are.
-	exp   eventlog.Expected
-	last  time.Time // Newest effective time of the stream.
 	seq   uint64
 }
 
@@ -269,51 +266,12 @@ func (w *refusalWriter) write(ctx context.Context, batch []refusal) error {
 		w.seq++
 		ids[i] = domain.DeriveID("refused", w.stream, w.nonce, strconv.FormatUint(w.seq, 10))
 	}
-	for range refusalTriesMax {
-		if err := w.locate(ctx); err != nil {
-			return err
-		}
-		proposed, last, err := w.propose(batch, ids)
-		if err != nil {
-			return err
-		}
-		done, err := w.log.Append(ctx, w.stream, w.exp, proposed...)
-		if err == nil {
-			w.exp, w.last = eventlog.Exactly(done.Revision), last
-			return nil
-		}
-		w.known = false // Another process may write this stream; look again.
-		if _, wrong := errors.AsType[*eventlog.WrongRevision](err); !wrong {
-			return logError("append to "+w.stream, err)
-		}
-	}
-	return domain.Errorf(domain.Unavailable, "others write the same stream; try again").WithMessageCode("log_contended")
+	return w.own.append(ctx, func(last time.Time) ([]eventlog.Proposed, time.Time, error) { return propose(batch, ids, last) })
 }
 
-// locate finds the end of the stream.
-func (w *refusalWriter) locate(ctx context.Context) error {
-	if w.known {
-		return nil
-	}
-	raw, ok, err := w.log.Last(ctx, w.stream)
-	if err != nil {
-		return logError("read "+w.stream, err)
-	}
-	w.exp = eventlog.NoStream()
-	if ok {
-		meta, err := domain.DecodeMetadata(raw.Meta)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", w.stream, err)
-		}
-		w.exp, w.last = eventlog.Exactly(raw.Revision), meta.EffectiveAt
-	}
-	w.known = true
-	return nil
-}
-
-func (w *refusalWriter) propose(batch []refusal, ids []domain.EventID) ([]eventlog.Proposed, time.Time, error) {
+// propose makes the events of batch, which follow the effective time last.
+func propose(batch []refusal, ids []domain.EventID, last time.Time) ([]eventlog.Proposed, time.Time, error) {
 	out := make([]eventlog.Proposed, len(batch))
-	last := w.last
 	for i, in := range batch {
 		last = domain.NextEffective(in.event.Last, last)
 		p, err := eventlog.Propose(ids[i], in.event, domain.Metadata{

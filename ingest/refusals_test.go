@@ -291,3 +291,43 @@ func TestAnotherProcessOnTheSameStream(t *testing.T) {
 		}
 	})
 }
+
+// TestEachReadOfAuditDataIsRecordedForEachAccount, by two processes on one stream, in order of
+// time; one that cannot be recorded is an error.
+func TestEachReadOfAuditDataIsRecordedForEachAccount(t *testing.T) {
+	t.Parallel()
+	log := &memoryLog{}
+	a, b := ingest.NewAccessLog(log, "w", "nonce", time.Now), ingest.NewAccessLog(log, "w", "other", time.Now)
+	accounts := []domain.AccountID{"a1", "a2"}
+	for range 5 {
+		for _, r := range []*ingest.AccessLog{a, b} {
+			if err := r.RecordAccess(t.Context(), domain.Initiator{IAMID: "u"}, "c", accounts, domain.AuditAccessed{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := a.RecordAccess(t.Context(), domain.Initiator{IAMID: "u"}, "c", nil, domain.AuditAccessed{}); err != nil {
+		t.Errorf("nobody's data: %v", err)
+	}
+	log.fail(eventlog.ErrUnavailable)
+	if err := a.RecordAccess(t.Context(), domain.Initiator{IAMID: "u"}, "c", accounts, domain.AuditAccessed{}); domain.CodeOf(err) != domain.Unavailable {
+		t.Errorf("a log that is away: %v, want unavailable", err)
+	}
+	ids, last := map[domain.EventID]bool{}, time.Time{}
+	for i, raw := range log.streams[domain.AccessStream("w")] {
+		rec, err := eventlog.Decode(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := rec.Event.(domain.AuditAccessed); e.Account != accounts[i%2] {
+			t.Errorf("event %d is of account %q", i, e.Account)
+		}
+		if !rec.Meta.EffectiveAt.After(last) {
+			t.Errorf("effective time %s after %s", rec.Meta.EffectiveAt, last)
+		}
+		ids[rec.ID], last = true, rec.Meta.EffectiveAt
+	}
+	if len(ids) != 20 {
+		t.Errorf("%d different events, want 20", len(ids))
+	}
+}
