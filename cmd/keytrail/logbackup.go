@@ -35,7 +35,7 @@ func backupLog(cmd *cobra.Command, data, file string) (err error) {
 	update, done := progress{cmd.ErrOrStderr()}.bytes("copying the log")
 	defer done()
 	size := folderBytes(logFolder(data))
-	counted := func(w io.Writer) io.Writer { return &countingWriter{w: w, total: size, update: update} }
+	counted := func(w io.Writer) io.Writer { return &countingWriter{w: w, copied: copied{total: size, update: update}} }
 	if file == "-" {
 		report, err := eventstore.Backup(cmd.Context(), logFolder(data), counted(cmd.OutOrStdout()))
 		if err != nil {
@@ -102,33 +102,40 @@ func folderBytes(dir string) (total int64) {
 	return total
 }
 
-// countingWriter tells how far a copy is.
-type countingWriter struct {
-	w           io.Writer
+// copied tells how far a copy is.
+type copied struct {
 	done, total int64
 	update      func(done, total int64)
+}
+
+func (c *copied) add(n int) {
+	c.done += int64(n)
+	c.update(c.done, max(c.done, c.total))
+}
+
+// countingWriter counts what is written to w.
+type countingWriter struct {
+	w io.Writer
+	copied
 }
 
 // Write implements [io.Writer].
 func (c *countingWriter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
-	c.done += int64(n)
-	c.update(c.done, max(c.done, c.total))
+	c.add(n)
 	return n, err
 }
 
-// countingReader tells how far a copy is.
+// countingReader counts what is read from r.
 type countingReader struct {
-	r           io.Reader
-	done, total int64
-	update      func(done, total int64)
+	r io.Reader
+	copied
 }
 
 // Read implements [io.Reader].
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.done += int64(n)
-	c.update(c.done, max(c.done, c.total))
+	c.add(n)
 	return n, err
 }
 
@@ -169,7 +176,7 @@ func restoreLog(cmd *cobra.Command, data, file string) (err error) {
 	}
 	update, done := progress{cmd.ErrOrStderr()}.bytes("restoring the log")
 	defer done()
-	report, err := eventstore.Restore(cmd.Context(), &countingReader{r: in, total: size, update: update}, logFolder(data))
+	report, err := eventstore.Restore(cmd.Context(), &countingReader{r: in, copied: copied{total: size, update: update}}, logFolder(data))
 	if err != nil {
 		return err
 	}
