@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"example.com/keytrail/internal/clickhouse"
 )
+
+// createMax bounds the making of a database, which is not given up before.
+const createMax = 5 * time.Second
 
 // errRefused says that tables are not those of this log, or hold what it does not.
 var errRefused = errors.New("the tables are refused")
@@ -133,7 +137,11 @@ func (n *Node) open(ctx context.Context, t *Tables) error {
 // admit looks at a store that was just opened. Tables that are refused stay open: an
 // operator may want to look, but nobody reads or writes them.
 func (n *Node) admit(ctx context.Context, t *Tables, store *clickhouse.Store) error {
-	if err := store.CreateDatabase(ctx); err != nil {
+	// A statement that its sender gives up is carried out all the same: it must not come
+	// after the removal of tables that were given up meanwhile.
+	create, cancel := context.WithTimeout(context.WithoutCancel(ctx), createMax)
+	defer cancel()
+	if err := store.CreateDatabase(create); err != nil {
 		return fmt.Errorf("open database %s: %w", store.Database(), err)
 	}
 	if err := store.Migrate(ctx, Schema()); err != nil {
