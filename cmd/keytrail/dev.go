@@ -71,6 +71,9 @@ func serveEventstore(cmd *cobra.Command, cfg eventstore.Config) error {
 	if _, err := fmt.Fprintf(cmd.OutOrStdout(), "event store on esdb://%s?%s\n", srv.Address(), security); err != nil {
 		return errors.Join(fmt.Errorf("print address: %w", err), srv.Close(cmd.Context()))
 	}
+	if err := tuneGarbage(cmd.Context()); err != nil { // It ends with the context.
+		return errors.Join(err, srv.Close(cmd.Context()))
+	}
 	<-cmd.Context().Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), closeMax)
 	defer cancel()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,6 +23,9 @@ import (
 
 const (
 	logClients = 32
+	// syncThreads is by how many goroutines more may run in a program with the event store,
+	// as in keytrail: some of its threads wait for the disk.
+	syncThreads = 2
 	// catchUpEvents is how many events the log holds at least when catching up is measured.
 	catchUpEvents = 200_000
 	// liveEvents is how many appends the latency to a live subscriber is measured with.
@@ -29,8 +33,14 @@ const (
 )
 
 // logFigures measures the embedded event store alone, through the official client on its
-// socket, in this process: each round in a folder of its own.
+// socket, in this process, which is tuned as the program is: each round in a folder of its
+// own.
 func (b *bench) logFigures(ctx context.Context) error {
+	if os.Getenv("GOMAXPROCS") == "" {
+		before := runtime.GOMAXPROCS(0)
+		defer runtime.GOMAXPROCS(before)
+		runtime.GOMAXPROCS(before + syncThreads)
+	}
 	for i := range b.rounds {
 		if err := b.fsyncs(ctx); err != nil {
 			return err
