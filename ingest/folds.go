@@ -39,17 +39,19 @@ type folds[S evolving[S]] struct {
 
 	mu     sync.Mutex // Guards all below.
 	byName map[string]*list.Element
-	order  *list.List // Most recently used first; values are *rememberedFold[S].
+	once   *list.List // Not asked for since they came, newest first; values are *rememberedFold[S].
+	again  *list.List // The others, most recently used first.
 }
 
 type rememberedFold[S evolving[S]] struct {
 	stream string
 	folded folded[S]
+	in     *list.List // once or again.
 }
 
 // newFolds returns an empty memory of at most streamsMax streams.
 func newFolds[S evolving[S]](streamsMax int, zero S) *folds[S] {
-	return &folds[S]{max: streamsMax, zero: zero, byName: map[string]*list.Element{}, order: list.New()}
+	return &folds[S]{max: streamsMax, zero: zero, byName: map[string]*list.Element{}, once: list.New(), again: list.New()}
 }
 
 // get returns what is remembered of stream.
@@ -60,8 +62,27 @@ func (h *folds[S]) get(stream string) folded[S] {
 	if !ok {
 		return folded[S]{state: h.zero}
 	}
-	h.order.MoveToFront(e)
-	return e.Value.(*rememberedFold[S]).folded //nolint:errcheck,forcetypeassert // The list holds nothing else.
+	r := e.Value.(*rememberedFold[S]) //nolint:errcheck,forcetypeassert // The lists hold nothing else.
+	h.move(r, h.again)
+	if h.again.Len() > h.max-h.max/onceShare {
+		h.move(h.again.Back().Value.(*rememberedFold[S]), h.once) //nolint:errcheck,forcetypeassert // The lists hold nothing else.
+	}
+	return r.folded
+}
+
+// onceShare is which part of the room, one in so many, is for streams that were not asked
+// for since they came.
+const onceShare = 4
+
+// move makes r the newest of a list.
+func (h *folds[S]) move(r *rememberedFold[S], to *list.List) {
+	if r.in == to {
+		to.MoveToFront(h.byName[r.stream])
+		return
+	}
+	r.in.Remove(h.byName[r.stream])
+	r.in = to
+	h.byName[r.stream] = to.PushFront(r)
 }
 
 // put remembers f unless the fold of a longer beginning is known.
@@ -69,16 +90,19 @@ func (h *folds[S]) put(stream string, f folded[S]) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if e, ok := h.byName[stream]; ok {
-		r := e.Value.(*rememberedFold[S]) //nolint:errcheck,forcetypeassert // The list holds nothing else.
+		r := e.Value.(*rememberedFold[S]) //nolint:errcheck,forcetypeassert // The lists hold nothing else.
 		if f.next > r.folded.next {
 			r.folded = f
 		}
-		h.order.MoveToFront(e)
 		return
 	}
-	h.byName[stream] = h.order.PushFront(&rememberedFold[S]{stream: stream, folded: f})
-	if h.order.Len() > h.max {
-		oldest := h.order.Remove(h.order.Back()).(*rememberedFold[S]) //nolint:errcheck,forcetypeassert // The list holds nothing else.
+	if len(h.byName) == h.max {
+		from := h.once
+		if from.Len() == 0 {
+			from = h.again
+		}
+		oldest := from.Remove(from.Back()).(*rememberedFold[S]) //nolint:errcheck,forcetypeassert // The lists hold nothing else.
 		delete(h.byName, oldest.stream)
 	}
+	h.byName[stream] = h.once.PushFront(&rememberedFold[S]{stream: stream, folded: f, in: h.once})
 }

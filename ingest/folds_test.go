@@ -50,9 +50,29 @@ func TestFoldsRememberABeginningWithinTheBound(t *testing.T) {
 					t.Fatalf("%s: %+v is not the fold of a beginning", s, got)
 				}
 			}
-			if known > streamsMax || known != h.order.Len() || known != len(h.byName) {
-				t.Fatalf("%d streams remembered, %d in order, %d by name, want at most %d", known, h.order.Len(), len(h.byName), streamsMax)
+			if listed := h.once.Len() + h.again.Len(); known > streamsMax || known != listed || known != len(h.byName) {
+				t.Fatalf("%d streams remembered, %d listed, %d by name, want at most %d", known, listed, len(h.byName), streamsMax)
 			}
 		}
 	})
+}
+
+// TestNewStreamsDriveOutNoneThatIsWorkedOn: however many streams come, one that was asked
+// for again is remembered.
+func TestNewStreamsDriveOutNoneThatIsWorkedOn(t *testing.T) {
+	t.Parallel()
+	h := newFolds(8, counted{})
+	h.put("old", foldOf(3))
+	if got := h.get("old"); got != foldOf(3) {
+		t.Fatalf("put the fold of 3 events, got %+v", got)
+	}
+	for i := range 100 {
+		h.put(fmt.Sprint("new ", i), foldOf(1))
+	}
+	if got := h.get("old"); got != foldOf(3) {
+		t.Fatalf("after 100 new streams: %+v", got)
+	}
+	if got := h.get("new 99"); got != foldOf(1) {
+		t.Fatalf("of the newest stream: %+v", got)
+	}
 }
