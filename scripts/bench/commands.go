@@ -47,7 +47,7 @@ func (b *bench) commands(ctx context.Context) error {
 		return err
 	}
 	for range b.rounds {
-		if err := b.fsyncs(ctx); err != nil {
+		if err := b.machine(ctx); err != nil {
 			return err
 		}
 		for _, load := range []struct {

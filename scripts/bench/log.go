@@ -42,7 +42,7 @@ func (b *bench) logFigures(ctx context.Context) error {
 		runtime.GOMAXPROCS(before + syncThreads)
 	}
 	for i := range b.rounds {
-		if err := b.fsyncs(ctx); err != nil {
+		if err := b.machine(ctx); err != nil {
 			return err
 		}
 		if err := b.logRound(ctx, filepath.Join(b.dir, "log-"+strconv.Itoa(i))); err != nil {

@@ -2,8 +2,9 @@
 // stores: durable commands, usage until queryable, search, disk, memory, start-up and
 // replay. It starts the server itself in a folder that it removes afterwards.
 //
-// Machines differ and drift, so it also measures what the disk can do (fsyncs of a small
-// write, one after the other) in the same run: quote ratios.
+// Machines differ and drift, so it also measures in the same run what the processors can do
+// (reading small JSON documents) and what the disk can do (fsyncs of a small write, one after
+// the other): quote ratios.
 //
 // Figures that have a goal are measured in several rounds; the table at the end shows the
 // median of each beside its goal.
@@ -16,6 +17,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,11 +26,15 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"example.com/keytrail/internal/client"
 	"example.com/keytrail/internal/launch"
@@ -203,6 +209,39 @@ func (b *bench) start(ctx context.Context, args ...string) (time.Duration, error
 func (b *bench) stop() error {
 	err := b.srv.Stop()
 	b.srv = nil
+	return err
+}
+
+// machine measures what the machine gives at the moment: what all figures after it are to be
+// compared with.
+func (b *bench) machine(ctx context.Context) error {
+	if err := b.decodes(ctx); err != nil {
+		return err
+	}
+	return b.fsyncs(ctx)
+}
+
+// decodes measures the processors, with work like a server's: reading small documents.
+func (b *bench) decodes(ctx context.Context) error {
+	const lasts = 500 * time.Millisecond
+	document := []byte(`{"id":"ApiKey-42","name":"bench","tags":["a","b"],"limits":{"day":7,"hour":1},"pad":"` + strings.Repeat("x", 200) + `"}`)
+	var n atomic.Int64
+	g, _ := errgroup.WithContext(ctx)
+	t0 := time.Now()
+	for range runtime.NumCPU() {
+		g.Go(func() error {
+			for time.Since(t0) < lasts {
+				var into map[string]any
+				if err := json.Unmarshal(document, &into); err != nil {
+					return err
+				}
+				n.Add(1)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	b.found.add(figure{name: "JSON documents of 290 bytes read by all processors", unit: "/s"}, float64(n.Load())/time.Since(t0).Seconds())
 	return err
 }
 
