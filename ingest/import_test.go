@@ -145,6 +145,29 @@ func TestImportingTwiceChangesNothingHoweverItIsCut(t *testing.T) {
 	}
 }
 
+// TestOtherBytesUnderABatchIdAreRefusedByEveryNode: also by one that has not read what the
+// other wrote, and has nothing to write itself because all the records are known.
+func TestOtherBytesUnderABatchIdAreRefusedByEveryNode(t *testing.T) {
+	w := newImportWorld(t)
+	other := newImporter(t, w.log, w.known)
+	w.load(t, history()) // From here on this node knows the slot, up to here.
+	records := trail("e6", 6, "ListUsers", "AKIANEW", "")
+	send := func(imp *ingest.Importer, text string) error {
+		_, err := imp.CloudTrail(t.Context(), order(), ingest.UploadRequest{Batch: "b", Body: body(text)})
+		return err
+	}
+	if err := send(other, records); err != nil {
+		t.Fatal(err)
+	}
+	w.known.project()
+	if err := send(w.imp, records+"\n"); domain.CodeOf(err) != domain.Conflict {
+		t.Errorf("other bytes: %v", err)
+	}
+	if err := send(w.imp, records); err != nil {
+		t.Errorf("the same bytes: %v", err)
+	}
+}
+
 func TestFactsDoNotDependOnTheOrderOfImports(t *testing.T) {
 	records := strings.SplitAfter(strings.TrimSuffix(history(), "\n"), "\n")
 	for _, order := range [][]int{{4, 3, 2, 1, 0}, {1, 4, 0, 3, 2}} {

@@ -222,6 +222,7 @@ func (w *slotWriter) commit(ctx context.Context, group []*chunk) {
 }
 
 func (w *slotWriter) tryCommit(ctx context.Context, group []*chunk) error {
+	followed := false
 	for range slotTries {
 		if err := w.catchUp(ctx, group); err != nil {
 			w.synced = false
@@ -232,6 +233,15 @@ func (w *slotWriter) tryCommit(ctx context.Context, group []*chunk) error {
 			return err
 		}
 		if len(p.events) == 0 {
+			// No append will find out whether another node has used these batch ids.
+			if !followed && w.strange(p) {
+				if err := w.follow(ctx); err != nil {
+					w.synced = false
+					return logError("follow slot", err)
+				}
+				followed = true
+				continue
+			}
 			w.applied(p, eventlog.Appended{})
 			return nil
 		}
@@ -254,6 +264,11 @@ func (w *slotWriter) tryCommit(ctx context.Context, group []*chunk) error {
 	}
 	w.synced = false
 	return domain.Errorf(domain.Unavailable, "too many writers at once, try again").WithMessageCode("slot_contended")
+}
+
+// strange reports whether p is about a batch that this node has not seen in the slot.
+func (w *slotWriter) strange(p plan) bool {
+	return slices.ContainsFunc(p.steps, func(s step) bool { return w.batches[s.chunk.batch] == nil })
 }
 
 // applied remembers what an append stored.
