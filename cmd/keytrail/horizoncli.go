@@ -34,7 +34,9 @@ is cut from it, one range of one usage stream at a time, in this order:
 
 What happened to keys and accounts is never cut. The tables, and their hourly sums, keep
 what they have; with the archives they can be made and checked anew. Without
-(--usage-archive none) only the counts are left to check them by.
+(--usage-archive none) only the counts are left to check them by, and 'keytrail rebuild'
+carries the rows of what was cut over from the live tables, counted against their seals:
+nothing else has these rows, so keep a copy of the tables.
 
 A legal hold forbids to cut an account's usage, or everybody's, until it is released.`,
 	}
