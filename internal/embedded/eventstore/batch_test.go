@@ -1,6 +1,7 @@
 package eventstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -180,4 +181,42 @@ func TestCloseEndsABatchThatIsOpen(t *testing.T) {
 		t.Error("closing waited for the client")
 	}
 	verify(t, dir, 1)
+}
+
+// TestBatchStoresEventsAsTheyWereProposed: data, metadata and content type too.
+func TestBatchStoresEventsAsTheyWereProposed(t *testing.T) {
+	s, stop := open(t, eventstore.Config{Dir: t.TempDir()})
+	defer stop()
+	c := dial(t, s)
+	m := batchOf(1, "kt.a", noStream, true, number(1), number(2))
+	m.ProposedMessages[0].Metadata["content-type"] = "application/octet-stream"
+	m.ProposedMessages[0].Data = []byte{0, 255}
+	m.ProposedMessages[1].CustomMetadata = []byte(`{"by":"x"}`)
+	b := startBatch(t, c)
+	b.send(m)
+	if got := b.answers(1)[1]; got.GetSuccess() == nil {
+		t.Fatalf("append: %v", got)
+	}
+	down, err := c.Read(t.Context(), &api.ReadReq{Options: &api.ReadReq_Options{
+		StreamOption: &api.ReadReq_Options_Stream{Stream: &api.ReadReq_Options_StreamOptions{
+			StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte("kt.a")},
+			RevisionOption:   &api.ReadReq_Options_StreamOptions_Start{Start: &shared.Empty{}},
+		}},
+		CountOption: &api.ReadReq_Options_Count{Count: 2},
+		UuidOption:  &api.ReadReq_Options_UUIDOption{Content: &api.ReadReq_Options_UUIDOption_Structured{Structured: &shared.Empty{}}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range m.ProposedMessages {
+		resp, err := down.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := resp.GetEvent().GetEvent()
+		kind := got.GetMetadata()["content-type"]
+		if !bytes.Equal(got.GetData(), want.Data) || !bytes.Equal(got.GetCustomMetadata(), want.CustomMetadata) || kind != want.Metadata["content-type"] {
+			t.Errorf("event %d: data %q, metadata %q, content type %s", i, got.GetData(), got.GetCustomMetadata(), kind)
+		}
+	}
 }
