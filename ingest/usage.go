@@ -71,7 +71,7 @@ type UsageConfig struct {
 
 func (c *UsageConfig) setDefaults() {
 	if c.Workers == 0 {
-		c.Workers = runtime.GOMAXPROCS(0)
+		c.Workers = min(runtime.GOMAXPROCS(0), runtime.NumCPU())
 	}
 	if c.InFlightBytesMax == 0 {
 		c.InFlightBytesMax = UploadsInFlightBytesMax
