@@ -115,6 +115,7 @@ var allowed = map[string][]string{
 	},
 	"internal/embedded/enginelib": {},
 	"internal/embedded/eventstore": {
+		"internal/wirefield",
 		"github.com/EventStore/EventStore-Client-Go/v4/protos/gossip",
 		"github.com/EventStore/EventStore-Client-Go/v4/protos/serverfeatures",
 		"github.com/EventStore/EventStore-Client-Go/v4/protos/shared",
@@ -139,6 +140,7 @@ var allowed = map[string][]string{
 	},
 	"internal/eventlog": {
 		"domain",
+		"internal/wirefield",
 		"github.com/EventStore/EventStore-Client-Go/v4/esdb",
 		"github.com/EventStore/EventStore-Client-Go/v4/protos/shared",
 		"github.com/EventStore/EventStore-Client-Go/v4/protos/streams",
@@ -202,6 +204,9 @@ var allowed = map[string][]string{
 	"internal/usagebatch": {
 		"domain",
 		"github.com/klauspost/compress/zstd",
+	},
+	"internal/wirefield": {
+		"google.golang.org/protobuf/encoding/protowire",
 	},
 	"projections": {
 		"domain",

@@ -1,7 +1,6 @@
 package eventlog
 
 import (
-	"slices"
 	"unicode/utf8"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
@@ -9,8 +8,9 @@ import (
 	"google.golang.org/grpc/encoding"
 	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"example.com/keytrail/internal/wirefield"
 )
 
 // The client takes neither a codec nor dial options, so what it decodes with is replaced
@@ -58,23 +58,23 @@ type wireEvent struct {
 // one. False says that the message is something else or has a form that is rarer: links,
 // ids as text, unknown fields, and all that is wrong.
 func decodeEvent(wire []byte) (*api.ReadResp_Event, bool) {
-	num, body, rest, ok := field(wire)
-	if !ok || num != 1 || len(rest) > 0 || body.bytes == nil {
+	num, body, rest, ok := wirefield.Next(wire)
+	if !ok || num != 1 || len(rest) > 0 || body.Bytes == nil {
 		return nil, false
 	}
 	var e wireEvent
-	for b := body.bytes; len(b) > 0; {
-		if num, body, b, ok = field(b); !ok {
+	for b := body.Bytes; len(b) > 0; {
+		if num, body, b, ok = wirefield.Next(b); !ok {
 			return nil, false
 		}
 		switch {
-		case num == 1 && body.bytes != nil:
-			if !e.record(body.bytes) {
+		case num == 1 && body.Bytes != nil:
+			if !e.record(body.Bytes) {
 				return nil, false
 			}
 			e.event.Event = &e.recorded
-		case num == 3 && body.bytes == nil:
-			e.position.CommitPosition = body.varint
+		case num == 3 && body.Bytes == nil:
+			e.position.CommitPosition = body.Varint
 			e.event.Position = &e.position
 		default:
 			return nil, false
@@ -88,30 +88,30 @@ func decodeEvent(wire []byte) (*api.ReadResp_Event, bool) {
 func (e *wireEvent) record(b []byte) bool {
 	r := &e.recorded
 	for len(b) > 0 {
-		num, v, rest, ok := field(b)
-		if !ok || (v.bytes != nil) != (num < 3 || num > 5) {
+		num, v, rest, ok := wirefield.Next(b)
+		if !ok || (v.Bytes != nil) != (num < 3 || num > 5) {
 			return false
 		}
 		b = rest
 		switch num {
 		case 1:
-			ok = e.identify(v.bytes)
+			ok = e.identify(v.Bytes)
 			r.Id = &e.id
 		case 2:
-			ok = e.name(v.bytes)
+			ok = e.name(v.Bytes)
 			r.StreamIdentifier = &e.stream
 		case 3:
-			r.StreamRevision = v.varint
+			r.StreamRevision = v.Varint
 		case 4:
-			r.PreparePosition = v.varint
+			r.PreparePosition = v.Varint
 		case 5:
-			r.CommitPosition = v.varint
+			r.CommitPosition = v.Varint
 		case 6:
-			ok = e.metadata(v.bytes)
+			ok = e.metadata(v.Bytes)
 		case 7:
-			r.CustomMetadata = noneIfEmpty(v.bytes)
+			r.CustomMetadata = wirefield.NoneIfEmpty(v.Bytes)
 		case 8:
-			r.Data = noneIfEmpty(v.bytes)
+			r.Data = wirefield.NoneIfEmpty(v.Bytes)
 		default:
 			return false
 		}
@@ -124,19 +124,19 @@ func (e *wireEvent) record(b []byte) bool {
 
 // identify decodes a UUID of two numbers.
 func (e *wireEvent) identify(b []byte) bool {
-	num, v, rest, ok := field(b)
-	if !ok || num != 1 || v.bytes == nil || len(rest) > 0 {
+	num, v, rest, ok := wirefield.Next(b)
+	if !ok || num != 1 || v.Bytes == nil || len(rest) > 0 {
 		return false
 	}
-	for b = v.bytes; len(b) > 0; {
-		if num, v, b, ok = field(b); !ok || v.bytes != nil {
+	for b = v.Bytes; len(b) > 0; {
+		if num, v, b, ok = wirefield.Next(b); !ok || v.Bytes != nil {
 			return false
 		}
 		switch num {
 		case 1:
-			e.uuid.MostSignificantBits = int64(v.varint) //nolint:gosec // Bits.
+			e.uuid.MostSignificantBits = int64(v.Varint) //nolint:gosec // Bits.
 		case 2:
-			e.uuid.LeastSignificantBits = int64(v.varint) //nolint:gosec // Bits.
+			e.uuid.LeastSignificantBits = int64(v.Varint) //nolint:gosec // Bits.
 		default:
 			return false
 		}
@@ -148,28 +148,28 @@ func (e *wireEvent) identify(b []byte) bool {
 
 // name decodes a StreamIdentifier.
 func (e *wireEvent) name(b []byte) bool {
-	num, v, rest, ok := field(b)
-	if !ok || num != 3 || v.bytes == nil || len(rest) > 0 {
+	num, v, rest, ok := wirefield.Next(b)
+	if !ok || num != 3 || v.Bytes == nil || len(rest) > 0 {
 		return false
 	}
-	e.stream.StreamName = noneIfEmpty(v.bytes)
+	e.stream.StreamName = wirefield.NoneIfEmpty(v.Bytes)
 	return true
 }
 
 // metadata decodes an entry of a RecordedEvent's metadata.
 func (e *wireEvent) metadata(b []byte) bool {
-	num, key, b, ok := field(b)
-	if !ok || num != 1 || key.bytes == nil || !utf8.Valid(key.bytes) {
+	num, key, b, ok := wirefield.Next(b)
+	if !ok || num != 1 || key.Bytes == nil || !utf8.Valid(key.Bytes) {
 		return false
 	}
-	num, value, b, ok := field(b)
-	if !ok || num != 2 || value.bytes == nil || !utf8.Valid(value.bytes) || len(b) > 0 {
+	num, value, b, ok := wirefield.Next(b)
+	if !ok || num != 2 || value.Bytes == nil || !utf8.Valid(value.Bytes) || len(b) > 0 {
 		return false
 	}
 	if e.recorded.Metadata == nil {
 		e.recorded.Metadata = make(map[string]string, 3)
 	}
-	e.recorded.Metadata[wireText(key.bytes)] = wireText(value.bytes)
+	e.recorded.Metadata[wireText(key.Bytes)] = wireText(value.Bytes)
 	return true
 }
 
@@ -188,39 +188,4 @@ func wireText(b []byte) string {
 		return "application/octet-stream"
 	}
 	return string(b)
-}
-
-// fieldValue is a number, or bytes that are then not nil.
-type fieldValue struct {
-	varint uint64
-	bytes  []byte
-}
-
-// field takes the first field off b, unless its type is none of ours.
-func field(b []byte) (num int, v fieldValue, rest []byte, ok bool) {
-	tag, typ, n := protowire.ConsumeTag(b)
-	if n < 0 {
-		return 0, v, nil, false
-	}
-	b = b[n:]
-	n = -1
-	if typ == protowire.VarintType {
-		v.varint, n = protowire.ConsumeVarint(b)
-	}
-	if typ == protowire.BytesType {
-		v.bytes, n = protowire.ConsumeBytes(b)
-		v.bytes = slices.Clip(v.bytes)
-	}
-	if n < 0 {
-		return 0, v, nil, false
-	}
-	return int(tag), v, b[n:], true
-}
-
-// noneIfEmpty returns nil for no bytes, as the decoder by reflection does.
-func noneIfEmpty(b []byte) []byte {
-	if len(b) == 0 {
-		return nil
-	}
-	return b
 }

@@ -34,7 +34,7 @@ func appendFaults() []mutant {
 		one("an append of many stores all but the last", "for i := range events {\n\t\tat.rev", "for i := range max(1, len(events)-1) {\n\t\tat.rev"),
 		one("event ids are made anew", `return seen[1] && p.typ != ""`, "p.id = newID()\n\treturn seen[1] && p.typ != \"\""),
 		one("content type is lost", `p.json = string(content) == "application/json"`, `p.json = len(content) > 0`),
-		one("custom metadata is lost", "p.meta = noneIfEmpty(v.bytes)", "p.meta = nil"),
+		one("custom metadata is lost", "p.meta = wirefield.NoneIfEmpty(v.Bytes)", "p.meta = nil"),
 		one("a wrong revision names another actual one", "AppendResp_WrongExpectedVersion_CurrentRevision{CurrentRevision: h.last}", "AppendResp_WrongExpectedVersion_CurrentRevision{CurrentRevision: h.last + 1}"),
 		one("a wrong revision is answered as success", "case res.wrong:\n\t\treturn in.SendAndClose(wrongVersion(r.expect, res.current))", "case false:\n\t\treturn in.SendAndClose(wrongVersion(r.expect, res.current))"),
 		one("positions are dense", "at.pos = g.last + uint64(", "at.pos = g.last + 1 + 0*uint64("),
