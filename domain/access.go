@@ -39,131 +39,234 @@ const (
 	RightAssign Right = "assign"
 )
 
+// rightOperate is what [AuthorizeOperator] asks for, in the operator's account.
+const rightOperate Right = "operate"
+
+// View is a class of things that the access table knows. Those of keys are also the
+// filters of a list of keys.
+type View string
+
+// The views.
+const (
+	// ViewMine are the caller's own keys. It has no rows of its own: what an identity may
+	// do to its own is in the rows of the kind of key.
+	ViewMine         View = "mine"
+	ViewUserKeys     View = "user"
+	ViewServiceKeys  View = "serviceid"
+	ViewExternalKeys View = "external"
+	ViewServiceIDs   View = "serviceids"
+	ViewAccount      View = "account"
+)
+
+// accessRule is a row of the table: who may do one of verbs to what is in view.
+type accessRule struct {
+	view  View
+	verbs [6]Verb
+	// own: the identity that it belongs to may, whatever its roles.
+	own bool
+	// roles: who holds one of them may. The account's owner holds every one but the creators'.
+	roles roleSet
+	// creator: while the account restricts creation here, nobody may without this role,
+	// neither the owner of the account nor whom own lets.
+	creator roleSet
+	// words say what is done, where verb and view do not ("to … needs the role …").
+	words string
+}
+
+// accessTable is who may do what: the one place where that is written. What is not in it,
+// only keytrail itself may do. Decisions, the words of a refusal, and the filters that are
+// offered are all made from it.
+func accessTable() [22]accessRule {
+	const (
+		readers = viewer | operator | editor | administrator | auditor
+		makers  = operator | editor | administrator
+	)
+	return [...]accessRule{
+		{view: ViewUserKeys, verbs: [6]Verb{VerbCreate}, own: true, creator: userKeyCreator},
+		{view: ViewUserKeys, verbs: [6]Verb{VerbRead, VerbList}, own: true, roles: administrator | auditor},
+		{view: ViewUserKeys, verbs: [6]Verb{VerbUpdate, VerbLock, VerbUnlock, VerbEnable, VerbDelete}, own: true, roles: administrator},
+		{view: ViewUserKeys, verbs: [6]Verb{VerbDisable}, own: true, roles: administrator | responder},
+
+		{view: ViewServiceKeys, verbs: [6]Verb{VerbCreate}, roles: makers},
+		{view: ViewServiceKeys, verbs: [6]Verb{VerbRead, VerbList}, own: true, roles: readers},
+		{view: ViewServiceKeys, verbs: [6]Verb{VerbUpdate, VerbLock, VerbUnlock, VerbEnable}, roles: editor | administrator},
+		{view: ViewServiceKeys, verbs: [6]Verb{VerbDisable}, roles: editor | administrator | responder},
+		{view: ViewServiceKeys, verbs: [6]Verb{VerbDelete}, roles: operator | administrator},
+
+		// That external keys cannot be changed here is for [Key.Decide] to say, to whom may see them.
+		{view: ViewExternalKeys, verbs: [6]Verb{VerbRead, VerbList}, own: true, roles: readers},
+		{view: ViewExternalKeys, verbs: [6]Verb{VerbUpdate, VerbLock, VerbUnlock, VerbEnable}, roles: editor | administrator},
+		{view: ViewExternalKeys, verbs: [6]Verb{VerbDisable}, roles: editor | administrator | responder},
+		{view: ViewExternalKeys, verbs: [6]Verb{VerbDelete}, roles: operator | administrator},
+
+		{view: ViewServiceIDs, verbs: [6]Verb{VerbCreate}, roles: makers | serviceIDCreator, creator: serviceIDCreator},
+		{view: ViewServiceIDs, verbs: [6]Verb{VerbRead}, own: true, roles: readers},
+		{view: ViewServiceIDs, verbs: [6]Verb{VerbDelete}, roles: operator | administrator},
+
+		{view: ViewAccount, verbs: [6]Verb{Verb(RightRead)}, roles: readers, words: "read the audit data of this account"},
+		{view: ViewAccount, verbs: [6]Verb{Verb(RightVerify)}, roles: verifier, words: "verify keys of this account"},
+		{view: ViewAccount, verbs: [6]Verb{Verb(RightIngest)}, roles: ingester | administrator, words: "record uses in this account"},
+		{view: ViewAccount, verbs: [6]Verb{Verb(RightTriage)}, roles: responder | administrator, words: "triage findings of this account"},
+		{view: ViewAccount, verbs: [6]Verb{Verb(RightConfigure)}, roles: administrator, words: "change rules and settings of this account"},
+		{view: ViewAccount, verbs: [6]Verb{Verb(RightAssign), Verb(rightOperate)}, roles: administrator, words: "add members and set roles in this account"},
+	}
+}
+
+// ruleOf returns the row for verb in view; the zero rule allows nobody.
+func ruleOf(view View, verb Verb) accessRule {
+	for _, r := range accessTable() {
+		if r.view == view && slices.Contains(r.verbs[:], verb) {
+			return r
+		}
+	}
+	return accessRule{}
+}
+
+// Restricted is what an account lets only creators create, its owner included.
+type Restricted struct {
+	UserKeys   bool // Needs [RoleUserKeyCreator]; the keys of service IDs are not concerned.
+	ServiceIDs bool // Needs [RoleServiceIDCreator].
+}
+
+func (r Restricted) in(view View) bool {
+	return view == ViewUserKeys && r.UserKeys || view == ViewServiceIDs && r.ServiceIDs
+}
+
 // Standing is what one identity is in one account. The zero Standing is a stranger.
 type Standing struct {
-	// Owner holds every role.
+	// Owner holds every role but those of creators.
 	Owner bool
 	// Member says that the identity belongs to the account, with or without roles.
 	Member bool
 	Roles  []Role
+	// Restricted is the account's, the same for everybody in it.
+	Restricted Restricted
 }
 
 // Known reports whether the identity may know that the account exists.
 func (s Standing) Known() bool { return s.Owner || s.Member || len(s.Roles) > 0 }
 
-// Has reports whether the identity holds one of roles.
-func (s Standing) Has(roles ...Role) bool {
-	return s.Owner || slices.ContainsFunc(s.Roles, func(r Role) bool { return slices.Contains(roles, r) })
+// Can reports whether the identity holds right in the account.
+func (s Standing) Can(right Right) bool { return s.judge(ViewAccount, Verb(right), false) == allowed }
+
+// KeyViews returns the filters of a list of keys that are open to the identity: its own
+// keys, and every class of which it may list all.
+func (s Standing) KeyViews() []View {
+	if !s.Known() {
+		return nil
+	}
+	views := []View{ViewMine}
+	for _, v := range []View{ViewUserKeys, ViewServiceKeys, ViewExternalKeys} {
+		if s.judge(v, VerbList, false) == allowed {
+			views = append(views, v)
+		}
+	}
+	return views
 }
 
-// Can reports whether the identity holds right in the account.
-func (s Standing) Can(right Right) bool {
-	switch right {
-	case RightRead:
-		return s.Has(RoleAuditor, RoleViewer, RoleOperator, RoleEditor, RoleAdministrator)
-	case RightVerify:
-		return s.Has(RoleVerifier)
-	case RightIngest:
-		return s.Has(RoleIngester, RoleAdministrator)
-	case RightTriage:
-		return s.Has(RoleResponder, RoleAdministrator)
-	case RightConfigure, RightAssign:
-		return s.Has(RoleAdministrator)
+// verdict is what the table says.
+type verdict int
+
+const (
+	allowed    verdict = iota
+	unknown            // A stranger learns nothing.
+	missing            // None of the roles.
+	restricted         // Creation is restricted, and the creator's role is missing.
+)
+
+// judge applies the table. Its result depends on nothing else.
+func (s Standing) judge(view View, verb Verb, own bool) verdict {
+	if !s.Known() {
+		return unknown
 	}
-	return false
+	rule, held := ruleOf(view, verb), s.held()
+	own = own && rule.own
+	if rule.creator != 0 && s.Restricted.in(view) && held&rule.creator == 0 {
+		if own || rule.roles&rule.creator != 0 {
+			return restricted
+		}
+		return missing // The creator's role would not help either.
+	}
+	if own || held&rule.roles != 0 {
+		return allowed
+	}
+	return missing
+}
+
+func (s Standing) held() roleSet {
+	var set roleSet
+	if s.Owner {
+		set = ^(userKeyCreator | serviceIDCreator)
+	}
+	for i, r := range Roles() {
+		if slices.Contains(s.Roles, r) {
+			set |= 1 << i
+		}
+	}
+	return set
 }
 
 // AuthorizeKey says whether the identity who, standing so in the key's account, may do
 // verb to it. A stranger learns nothing: [NotFound]. The system may do everything.
-//
-//	own user key             everything
-//	others' user keys        Administrator, but never create; Auditor reads; Responder disables
-//	service ID keys          Viewer reads, Operator creates and deletes, Editor creates and
-//	                         changes, Administrator all; Auditor reads; Responder disables;
-//	                         the service ID itself reads
-//	external keys            like service ID keys; that they cannot be changed here is
-//	                         for [Key.Decide] to say
 func AuthorizeKey(who Initiator, in Standing, verb Verb, key KeyState) error {
-	own := who.IAMID == key.IAMID && key.IAMID != ""
-	switch {
-	case who.IsSystem():
-		return nil
-	case !in.Known():
-		return errNoKey()
-	case own && (key.Kind == KindUser || verb == VerbRead):
-		return nil
-	case key.Kind == KindUser && verb == VerbCreate:
-		return Errorf(Forbidden, "a user's API key can only be created by that user").WithMessageCode("not_own_key")
-	case in.Has(rolesFor(verb, key.Kind)...):
-		return nil
-	}
-	return Errorf(Forbidden, "not allowed to %s this API key", verb).WithMessageCode("missing_role")
-}
-
-func rolesFor(verb Verb, kind KeyKind) []Role {
-	shared := kind != KindUser
-	switch verb {
-	case VerbRead, VerbList:
-		if shared {
-			return []Role{RoleViewer, RoleOperator, RoleEditor, RoleAdministrator, RoleAuditor}
-		}
-		return []Role{RoleAdministrator, RoleAuditor}
-	case VerbCreate:
-		return []Role{RoleOperator, RoleEditor, RoleAdministrator}
-	case VerbDelete:
-		if shared {
-			return []Role{RoleOperator, RoleAdministrator}
-		}
-	case VerbDisable:
-		if shared {
-			return []Role{RoleEditor, RoleAdministrator, RoleResponder}
-		}
-		return []Role{RoleAdministrator, RoleResponder}
-	case VerbUpdate, VerbLock, VerbUnlock, VerbEnable:
-		if shared {
-			return []Role{RoleEditor, RoleAdministrator}
-		}
-	case VerbLogin, VerbObserve:
-		return nil
-	}
-	return []Role{RoleAdministrator}
+	return authorize(who, in, viewOf(key.Kind), verb, who.IAMID == key.IAMID && key.IAMID != "")
 }
 
 // AuthorizeServiceID says whether one who stands so in the service ID's account may do
 // verb to it.
 func AuthorizeServiceID(who Initiator, in Standing, verb Verb, s ServiceIDState) error {
-	var roles []Role
-	switch verb {
-	case VerbRead, VerbList:
-		if who.IAMID == s.IAMID && s.IAMID != "" {
-			return nil
-		}
-		roles = []Role{RoleViewer, RoleOperator, RoleEditor, RoleAdministrator, RoleAuditor}
-	case VerbCreate:
-		roles = []Role{RoleOperator, RoleEditor, RoleAdministrator}
-	case VerbDelete:
-		roles = []Role{RoleOperator, RoleAdministrator}
-	case VerbUpdate, VerbLock, VerbUnlock, VerbDisable, VerbEnable, VerbLogin, VerbObserve:
-		roles = []Role{RoleEditor, RoleAdministrator}
-	}
-	switch {
-	case who.IsSystem():
-		return nil
-	case !in.Known():
-		return errNoServiceID()
-	case in.Has(roles...):
-		return nil
-	}
-	return Errorf(Forbidden, "not allowed to %s this service ID", verb).WithMessageCode("missing_role")
+	return authorize(who, in, ViewServiceIDs, verb, who.IAMID == s.IAMID && s.IAMID != "")
 }
 
 // AuthorizeAccount says whether one who stands so in an account holds right there.
 func AuthorizeAccount(who Initiator, in Standing, right Right) error {
-	switch {
-	case who.IsSystem(), in.Can(right):
+	return authorize(who, in, ViewAccount, Verb(right), false)
+}
+
+// AuthorizeOperator says whether one who stands so in the operator's account may do what
+// concerns the whole installation, such as "make accounts". That the operator has an
+// account is no secret: a stranger is forbidden too.
+func AuthorizeOperator(who Initiator, in Standing, doing string) error {
+	if who.IsSystem() || in.Can(rightOperate) {
 		return nil
-	case !in.Known():
-		return errNoAccount()
 	}
-	return Errorf(Forbidden, "not allowed to %s in this account", right).WithMessageCode("missing_role")
+	return errMissing("to "+doing, ruleOf(ViewAccount, Verb(rightOperate)).roles, " in the operator's account")
+}
+
+// AuthorizeList says whether one who stands so in the account that q names may have the
+// list, which needs every view that it reaches into.
+func AuthorizeList(who Initiator, in Standing, q KeysQuery) error {
+	for _, kind := range q.kinds() {
+		if err := AuthorizeKey(who, in, VerbList, KeyState{Kind: kind, IAMID: q.IAMID}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func authorize(who Initiator, in Standing, view View, verb Verb, own bool) error {
+	if who.IsSystem() {
+		return nil
+	}
+	switch in.judge(view, verb, own) {
+	case allowed:
+		return nil
+	case unknown:
+		return errUnknown(view)
+	case restricted:
+		return errRestricted(view, verb)
+	case missing:
+	}
+	return errRefused(view, verb)
+}
+
+func viewOf(kind KeyKind) View {
+	switch kind {
+	case KindServiceID:
+		return ViewServiceKeys
+	case KindExternal:
+		return ViewExternalKeys
+	case KindUser:
+	}
+	return ViewUserKeys
 }

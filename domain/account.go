@@ -241,9 +241,7 @@ const accountBytesMax = 64
 // checkRoles returns roles sorted, each once, or why one is no role.
 func checkRoles(roles []Role) ([]Role, error) {
 	for _, r := range roles {
-		switch r {
-		case RoleAdministrator, RoleOperator, RoleEditor, RoleViewer, RoleVerifier, RoleAuditor, RoleIngester, RoleResponder:
-		default:
+		if !knownRole(r) {
 			return nil, Errorf(Invalid, "%q is not a role", r).WithField("roles").WithMessageCode("invalid_role")
 		}
 	}

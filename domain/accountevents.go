@@ -13,6 +13,9 @@ const (
 	RoleAuditor       Role = "Auditor"
 	RoleIngester      Role = "Ingester"
 	RoleResponder     Role = "Responder"
+	// RoleUserKeyCreator and RoleServiceIDCreator lift what an account has [Restricted].
+	RoleUserKeyCreator   Role = "User API key creator"
+	RoleServiceIDCreator Role = "Service ID creator"
 )
 
 // AccountCreated records a new account and its owner, who holds every role in it.

@@ -21,6 +21,19 @@ type KeysQuery struct {
 	Filter    string  // SCIM, unparsed.
 }
 
+// kinds returns the kinds of key that the answer to q can hold.
+func (q KeysQuery) kinds() []KeyKind {
+	if q.Type != "" {
+		return []KeyKind{q.Type}
+	}
+	if q.Scope == "entity" {
+		if _, ok := ServiceIDOf(q.IAMID); ok {
+			return []KeyKind{KindServiceID}
+		}
+	}
+	return []KeyKind{KindUser, KindServiceID, KindExternal}
+}
+
 // KeysPage is one page. Deleted keys are not in it.
 type KeysPage struct {
 	Keys           []KeyState

@@ -20,9 +20,8 @@ func (s *Commands) CreateAccount(ctx context.Context, o Order, cmd domain.Create
 		Request: requestOf(map[string]string{"name": cmd.Name, "owner_iam_id": string(cmd.Owner)}),
 	}
 	home := s.cfg.Directory.Home()
-	if err := domain.AuthorizeAccount(o.Caller.Initiator, o.Caller.Standing(home), domain.RightAssign); err != nil {
-		return domain.Account{}, 0, s.refuse(ctx, o, refusal, domain.Errorf(domain.Forbidden,
-			"accounts are made by administrators of the operator's account").WithMessageCode("missing_role"))
+	if err := domain.AuthorizeOperator(o.Caller.Initiator, o.Caller.Standing(home), "make accounts"); err != nil {
+		return domain.Account{}, 0, s.refuse(ctx, o, refusal, err)
 	}
 	return s.account(ctx, o, cmd.Account, cmd, refusal)
 }
@@ -86,12 +85,13 @@ type accountView struct {
 	CreatedAt string           `json:"created_at"`
 	Roles     []domain.Role    `json:"roles,omitempty"` // The caller's own.
 	IsOwner   bool             `json:"is_owner"`
+	KeyViews  []domain.View    `json:"key_views"` // The filters of a list of keys that are open to the caller.
 }
 
 func accountViewOf(a domain.Account, in domain.Standing) accountView {
 	return accountView{
 		ID: a.ID(), Name: a.Name(), Owner: a.Owner(), Source: a.Source(), CreatedAt: showTime(a.CreatedAt()),
-		Roles: in.Roles, IsOwner: in.Owner,
+		Roles: in.Roles, IsOwner: in.Owner, KeyViews: in.KeyViews(),
 	}
 }
 

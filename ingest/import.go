@@ -78,8 +78,8 @@ type ensured struct {
 // After an error, or no answer, the same records may be sent again, in any batch:
 // what is there stays as it is, and facts that are missing are written.
 func (i *Importer) CloudTrail(ctx context.Context, o Order, req UploadRequest) (res ImportResult, err error) {
-	if !o.Caller.Can(domain.RightIngest, o.Caller.Initiator.Account) {
-		return ImportResult{}, domain.Errorf(domain.Forbidden, "to import needs the role Ingester or Administrator").WithMessageCode("missing_role")
+	if err := domain.AuthorizeAccount(o.Caller.Initiator, o.Caller.Standing(o.Caller.Initiator.Account), domain.RightIngest); err != nil {
+		return ImportResult{}, err //nolint:wrapcheck // The domain's words are the answer.
 	}
 	up, err := i.usage.receive(o, req)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/ingest"
+	"example.com/keytrail/internal/auth"
 	"example.com/keytrail/internal/eventlog"
 )
 
@@ -279,10 +280,20 @@ func TestRecordsThatCannotBeImportedAreReportedByLine(t *testing.T) {
 
 func TestImportNeedsTheRightInTheCallersAccount(t *testing.T) {
 	w := newImportWorld(t)
-	o := order()
-	o.Caller.Initiator.Account = theirs
-	if _, err := w.imp.CloudTrail(t.Context(), o, ingest.UploadRequest{Body: body(history())}); domain.CodeOf(err) != domain.Forbidden {
-		t.Errorf("got %v", err)
+	who := domain.Initiator{IAMID: "IBMid-1", Account: mine}
+	for _, tt := range []struct {
+		name string
+		in   domain.Standing
+		want domain.Code
+	}{
+		{"a member", domain.Standing{Member: true, Roles: []domain.Role{domain.RoleEditor}}, domain.Forbidden},
+		{"a stranger", domain.Standing{}, domain.NotFound},
+	} {
+		o := order()
+		o.Caller = auth.NewCaller(who, auth.FixedStandings{mine: tt.in})
+		if _, err := w.imp.CloudTrail(t.Context(), o, ingest.UploadRequest{Body: body(history())}); domain.CodeOf(err) != tt.want {
+			t.Errorf("%s: got %v", tt.name, err)
+		}
 	}
 }
 

@@ -191,32 +191,13 @@ func (h *KeyAPI) permitList(caller auth.Caller, q *domain.KeysQuery) error {
 	case q.Account == "":
 		q.Account = who.Account
 	}
-	if !caller.Standing(q.Account).Known() {
+	in := caller.Standing(q.Account)
+	if !in.Known() {
 		return domain.Errorf(domain.NotFound, "no such account").WithField("account_id").WithMessageCode("account_not_found")
 	}
 	q.Accounts = []domain.AccountID{q.Account}
 	if own {
 		q.IAMID = who.IAMID
-		return nil
 	}
-	for _, kind := range kindsAsked(*q) {
-		s := domain.KeyState{Account: q.Account, Kind: kind, IAMID: q.IAMID}
-		if err := domain.AuthorizeKey(who, caller.Standing(q.Account), domain.VerbList, s); err != nil {
-			return err //nolint:wrapcheck // The domain's words are the answer.
-		}
-	}
-	return nil
-}
-
-// kindsAsked returns the kinds of key that the answer to q can hold.
-func kindsAsked(q domain.KeysQuery) []domain.KeyKind {
-	if q.Type != "" {
-		return []domain.KeyKind{q.Type}
-	}
-	if q.Scope == "entity" {
-		if _, ok := domain.ServiceIDOf(q.IAMID); ok {
-			return []domain.KeyKind{domain.KindServiceID}
-		}
-	}
-	return []domain.KeyKind{domain.KindUser, domain.KindServiceID, domain.KindExternal}
+	return domain.AuthorizeList(who, in, *q) //nolint:wrapcheck // The domain's words are the answer.
 }

@@ -50,10 +50,7 @@ func (s *Commands) Holds(ctx context.Context, o Order) ([]domain.LegalHold, erro
 
 func (s *Commands) mayHold(o Order) error {
 	home := s.cfg.Directory.Home()
-	if err := domain.AuthorizeAccount(o.Caller.Initiator, o.Caller.Standing(home), domain.RightAssign); err != nil {
-		return domain.Errorf(domain.Forbidden, "legal holds are for administrators of the operator's account").WithMessageCode("missing_role")
-	}
-	return nil
+	return domain.AuthorizeOperator(o.Caller.Initiator, o.Caller.Standing(home), "see or change legal holds") //nolint:wrapcheck // The domain's words are the answer.
 }
 
 // setHoldBody is the body of POST /v1/legal-holds.

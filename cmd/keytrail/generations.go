@@ -146,14 +146,20 @@ func (a *app) replayPoison(c *gin.Context) error {
 // administrators lets only administrators of the operator's account pass.
 func (a *app) administrators(f func(*gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		err := error(domain.Errorf(domain.Forbidden, "only an administrator of the operator's account may do that"))
-		if auth.CallerOf(c).Can(domain.RightAssign, a.directory.Home()) {
+		err := a.mayOperate(c, "operate this installation")
+		if err == nil {
 			err = f(c)
 		}
 		if err != nil {
 			httpx.Fail(c, err)
 		}
 	}
+}
+
+// mayOperate refuses who is no administrator of the operator's account.
+func (a *app) mayOperate(c *gin.Context, doing string) error {
+	caller := auth.CallerOf(c)
+	return domain.AuthorizeOperator(caller.Initiator, caller.Standing(a.directory.Home()), doing) //nolint:wrapcheck // The domain's words are the answer.
 }
 
 func (a *app) listGenerations(c *gin.Context) error {

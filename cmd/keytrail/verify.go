@@ -14,7 +14,6 @@ import (
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/apidoc"
 	"example.com/keytrail/internal/archive"
-	"example.com/keytrail/internal/auth"
 	"example.com/keytrail/internal/clickhouse"
 	"example.com/keytrail/internal/client"
 	"example.com/keytrail/internal/eventlog"
@@ -38,8 +37,8 @@ func (a *app) verifyRoute() apidoc.Route {
 }
 
 func (a *app) verify(c *gin.Context) {
-	if !auth.CallerOf(c).Can(domain.RightAssign, a.directory.Home()) {
-		httpx.Fail(c, domain.Errorf(domain.Forbidden, "only an administrator of the operator's account may check the tables"))
+	if err := a.mayOperate(c, "check the tables"); err != nil {
+		httpx.Fail(c, err)
 		return
 	}
 	live := a.tables.Live()
