@@ -35,6 +35,8 @@ const (
 	RightTriage Right = "triage"
 	// RightConfigure is to change rules and settings.
 	RightConfigure Right = "configure"
+	// RightRestrict is to restrict the creation of keys and service IDs, or to lift that.
+	RightRestrict Right = "restrict"
 	// RightAssign is to add members and set roles.
 	RightAssign Right = "assign"
 )
@@ -76,7 +78,7 @@ type accessRule struct {
 // accessTable is who may do what: the one place where that is written. What is not in it,
 // only keytrail itself may do. Decisions, the words of a refusal, and the filters that are
 // offered are all made from it.
-func accessTable() [22]accessRule {
+func accessTable() [23]accessRule {
 	const (
 		readers = viewer | operator | editor | administrator | auditor
 		makers  = operator | editor | administrator
@@ -108,6 +110,7 @@ func accessTable() [22]accessRule {
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightIngest)}, roles: ingester | administrator, words: "record uses in this account"},
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightTriage)}, roles: responder | administrator, words: "triage findings of this account"},
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightConfigure)}, roles: administrator, words: "change rules and settings of this account"},
+		{view: ViewAccount, verbs: [6]Verb{Verb(RightRestrict)}, roles: operator | administrator, words: "restrict creation in this account"},
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightAssign), Verb(rightOperate)}, roles: administrator, words: "add members and set roles in this account"},
 	}
 }

@@ -38,7 +38,7 @@ func verbs() []domain.Verb {
 
 func rights() []domain.Right {
 	return []domain.Right{
-		domain.RightRead, domain.RightVerify, domain.RightIngest, domain.RightTriage, domain.RightConfigure, domain.RightAssign,
+		domain.RightRead, domain.RightVerify, domain.RightIngest, domain.RightTriage, domain.RightConfigure, domain.RightRestrict, domain.RightAssign,
 	}
 }
 

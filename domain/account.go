@@ -34,6 +34,7 @@ type Account struct {
 	ownerName, ownerEmail string
 	createdAt             time.Time
 	members               map[IAMID]Member // Users, and service IDs that hold roles.
+	settings              AccountSettings
 	last                  time.Time
 }
 
@@ -56,12 +57,15 @@ func (a Account) Evolve(rec Recorded) Account {
 		a.id, a.name, a.source = e.Account, e.Name, e.Source
 		a.owner, a.ownerName, a.ownerEmail = e.Owner, e.OwnerName, e.OwnerEmail
 		a.createdAt = rec.Meta.EffectiveAt
+		a.settings = AccountSettings{RestrictUserKeys: RestrictionNotSet, RestrictServiceIDs: RestrictionNotSet}
 	case MemberAdded:
 		a = a.with(e.IAMID, Member{Name: e.Name, Email: e.Email, Roles: e.Roles})
 	case RolesSet:
-		m := a.members[e.IAMID]
+		m, _ := a.Member(e.IAMID)
 		m.Roles = e.New
 		a = a.with(e.IAMID, m)
+	case AccountSettingsSet:
+		a.settings = e.New
 	case KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled, KeyDeleted, KeyObserved,
 		ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed, FindingOpened, FindingExtended,
 		UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
@@ -90,7 +94,7 @@ func (a Account) Name() string { return a.name }
 // Source returns the system that an account of another system belongs to, or "".
 func (a Account) Source() string { return a.source }
 
-// Owner returns who holds every role in the account.
+// Owner returns who holds every role in the account but those of creators.
 func (a Account) Owner() IAMID { return a.owner }
 
 // CreatedAt returns when the account was created.
@@ -118,7 +122,9 @@ func (a Account) Member(id IAMID) (Member, bool) {
 // Standing returns what id is in the account.
 func (a Account) Standing(id IAMID) Standing {
 	m, ok := a.members[id]
-	return Standing{Owner: id != "" && id == a.owner, Member: ok, Roles: m.Roles}
+	return Standing{Owner: id != "" && id == a.owner, Member: ok, Roles: m.Roles, Restricted: Restricted{
+		UserKeys: a.settings.RestrictUserKeys == RestrictionOn, ServiceIDs: a.settings.RestrictServiceIDs == RestrictionOn,
+	}}
 }
 
 // NextEffective returns the effective time of a fact that is decided now.
@@ -155,9 +161,15 @@ type SetRoles struct {
 	Roles []Role
 }
 
-func (CreateAccount) isAccountCommand() {}
-func (AddMember) isAccountCommand()     {}
-func (SetRoles) isAccountCommand()      {}
+// SetAccountSettings sets all the settings of the account.
+type SetAccountSettings struct {
+	Settings AccountSettings
+}
+
+func (CreateAccount) isAccountCommand()      {}
+func (AddMember) isAccountCommand()          {}
+func (SetRoles) isAccountCommand()           {}
+func (SetAccountSettings) isAccountCommand() {}
 
 // Decide returns the facts that cmd adds to the history of a. No facts and a nil
 // error mean that cmd repeats what is already so.
@@ -169,6 +181,8 @@ func (a Account) Decide(cmd AccountCommand) ([]Event, error) {
 		return a.addMember(c)
 	case SetRoles:
 		return a.setRoles(c)
+	case SetAccountSettings:
+		return a.setSettings(c)
 	default:
 		return nil, Errorf(Internal, "unexpected command %T", cmd)
 	}
@@ -225,14 +239,42 @@ func (a Account) setRoles(c SetRoles) ([]Event, error) {
 	switch {
 	case !a.Exists():
 		return nil, errNoAccount()
-	case c.IAMID == a.owner:
-		return nil, Errorf(Conflict, "the owner of an account holds every role").WithMessageCode("owner_roles")
+	case c.IAMID == a.owner && !onlyCreators(roles):
+		return nil, Errorf(Conflict, "the owner of an account holds every role but those of creators").WithMessageCode("owner_roles")
 	case !member && !service:
 		return nil, Errorf(NotFound, "no such member").WithMessageCode("member_not_found")
 	case slices.Equal(m.Roles, roles):
 		return nil, nil
 	}
 	return []Event{RolesSet{Account: a.id, IAMID: c.IAMID, Old: m.Roles, New: roles}}, nil
+}
+
+func (a Account) setSettings(c SetAccountSettings) ([]Event, error) {
+	for _, s := range []struct {
+		field string
+		value Restriction
+	}{
+		{"restrict_create_platform_apikey", c.Settings.RestrictUserKeys},
+		{"restrict_create_service_id", c.Settings.RestrictServiceIDs},
+	} {
+		switch s.value {
+		case RestrictionOn, RestrictionOff, RestrictionNotSet:
+		default:
+			return nil, Errorf(Invalid, "must be RESTRICTED, NOT_RESTRICTED or NOT_SET").WithField(s.field).WithMessageCode("invalid_" + s.field)
+		}
+	}
+	switch {
+	case !a.Exists():
+		return nil, errNoAccount()
+	case c.Settings == a.settings:
+		return nil, nil
+	}
+	return []Event{AccountSettingsSet{Account: a.id, Old: a.settings, New: c.Settings}}, nil
+}
+
+// onlyCreators reports whether roles are of those that the owner does not hold as such.
+func onlyCreators(roles []Role) bool {
+	return !slices.ContainsFunc(roles, func(r Role) bool { return r != RoleUserKeyCreator && r != RoleServiceIDCreator })
 }
 
 // accountBytesMax bounds an account id (see [AccountID]).

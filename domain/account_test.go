@@ -25,6 +25,42 @@ func account(tb testing.TB, cmds ...domain.AccountCommand) domain.Account {
 	return a
 }
 
+func settings(userKeys, serviceIDs domain.Restriction) domain.AccountSettings {
+	return domain.AccountSettings{RestrictUserKeys: userKeys, RestrictServiceIDs: serviceIDs}
+}
+
+func restrict(userKeys, serviceIDs domain.Restriction) domain.SetAccountSettings {
+	return domain.SetAccountSettings{Settings: settings(userKeys, serviceIDs)}
+}
+
+// TestARestrictionHoldsForEverybodyInTheAccount, and only while it is on.
+func TestARestrictionHoldsForEverybodyInTheAccount(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		userKeys, serviceIDs domain.Restriction
+		want                 domain.Restricted
+	}{
+		{domain.RestrictionNotSet, domain.RestrictionNotSet, domain.Restricted{}},
+		{domain.RestrictionOff, domain.RestrictionOff, domain.Restricted{}},
+		{domain.RestrictionOn, domain.RestrictionOff, domain.Restricted{UserKeys: true}},
+		{domain.RestrictionOff, domain.RestrictionOn, domain.Restricted{ServiceIDs: true}},
+	} {
+		a := account(t,
+			domain.CreateAccount{Account: "acct1", Name: "Acme", Owner: "User-1", OwnerName: "Ada"}, domain.AddMember{IAMID: "User-2", Name: "Bob"},
+			restrict(domain.RestrictionOn, domain.RestrictionOn), restrict(tt.userKeys, tt.serviceIDs),
+			domain.SetRoles{IAMID: "User-1", Roles: []domain.Role{domain.RoleUserKeyCreator}},
+		)
+		for _, id := range []domain.IAMID{"User-1", "User-2"} {
+			if got := a.Standing(id).Restricted; got != tt.want {
+				t.Errorf("%s with %s, %s: %+v, want %+v", id, tt.userKeys, tt.serviceIDs, got, tt.want)
+			}
+		}
+		if owner, _ := a.Member("User-1"); owner.Name != "Ada" || !a.Standing("User-1").Owner {
+			t.Errorf("the owner with a role is %+v", owner)
+		}
+	}
+}
+
 func TestAccountRules(t *testing.T) {
 	t.Parallel()
 	create := domain.CreateAccount{Account: "acct1", Name: "Acme", Owner: "User-1", OwnerName: "Ada"}
@@ -59,7 +95,28 @@ func TestAccountRules(t *testing.T) {
 			want: []domain.Event{domain.RolesSet{Account: "acct1", IAMID: "User-2", Old: []domain.Role{domain.RoleAuditor, domain.RoleViewer}, New: []domain.Role{domain.RoleEditor}}},
 		},
 		{name: "setting the same roles changes nothing", given: []domain.AccountCommand{create, bob}, when: domain.SetRoles{IAMID: "User-2", Roles: []domain.Role{domain.RoleViewer, domain.RoleAuditor}}},
-		{name: "the owner's roles are not set", given: []domain.AccountCommand{create}, when: domain.SetRoles{IAMID: "User-1"}, code: domain.Conflict},
+		{name: "the owner's roles are not set", given: []domain.AccountCommand{create}, when: domain.SetRoles{IAMID: "User-1", Roles: []domain.Role{domain.RoleViewer, domain.RoleUserKeyCreator}}, code: domain.Conflict},
+		{
+			name: "the owner can be made a creator", given: []domain.AccountCommand{create}, when: domain.SetRoles{IAMID: "User-1", Roles: []domain.Role{domain.RoleUserKeyCreator}},
+			want: []domain.Event{domain.RolesSet{Account: "acct1", IAMID: "User-1", New: []domain.Role{domain.RoleUserKeyCreator}}},
+		},
+		{
+			name: "the owner can be no creator any more", given: []domain.AccountCommand{create, domain.SetRoles{IAMID: "User-1", Roles: []domain.Role{domain.RoleUserKeyCreator}}}, when: domain.SetRoles{IAMID: "User-1"},
+			want: []domain.Event{domain.RolesSet{Account: "acct1", IAMID: "User-1", Old: []domain.Role{domain.RoleUserKeyCreator}}},
+		},
+		{
+			name: "settings are set as a whole, with the old ones", given: []domain.AccountCommand{create}, when: restrict(domain.RestrictionOn, domain.RestrictionNotSet),
+			want: []domain.Event{domain.AccountSettingsSet{
+				Account: "acct1", Old: settings(domain.RestrictionNotSet, domain.RestrictionNotSet), New: settings(domain.RestrictionOn, domain.RestrictionNotSet),
+			}},
+		},
+		{
+			name: "setting the same settings changes nothing", given: []domain.AccountCommand{create, restrict(domain.RestrictionOn, domain.RestrictionOff)},
+			when: restrict(domain.RestrictionOn, domain.RestrictionOff),
+		},
+		{name: "an unknown restriction is refused", given: []domain.AccountCommand{create}, when: restrict("SOMETIMES", domain.RestrictionOn), code: domain.Invalid},
+		{name: "a restriction left out is refused", given: []domain.AccountCommand{create}, when: restrict(domain.RestrictionOn, ""), code: domain.Invalid},
+		{name: "no account has no settings", when: restrict(domain.RestrictionOn, domain.RestrictionOn), code: domain.NotFound},
 		{name: "a stranger's roles are not set", given: []domain.AccountCommand{create}, when: domain.SetRoles{IAMID: "User-9"}, code: domain.NotFound},
 		{
 			name: "a service ID can hold roles", given: []domain.AccountCommand{create}, when: domain.SetRoles{IAMID: "iam-ServiceId-1", Roles: []domain.Role{domain.RoleIngester}},

@@ -15,16 +15,17 @@ func ServiceIDAction(verb Verb) string { return "iam-identity.account-serviceid.
 
 // The other names of activities.
 const (
-	ActionAccountCreate = "iam-identity.account.create"
-	ActionUsageRecord   = "usage.batch.record"
-	ActionMemberAdd     = "user-management.user.invite"
-	ActionRolesSet      = "user-management.user.update"
-	ActionFindingOpen   = "finding.open"
-	ActionFindingExtend = "finding.extend"
-	ActionSegmentSeal   = "usage.segment.seal"
-	ActionRangeCut      = "usage.range.cut"
-	ActionHoldSet       = "legal-hold.hold.set"
-	ActionHoldRelease   = "legal-hold.hold.release"
+	ActionAccountCreate  = "iam-identity.account.create"
+	ActionUsageRecord    = "usage.batch.record"
+	ActionMemberAdd      = "user-management.user.invite"
+	ActionSettingsUpdate = "iam-identity.account-settings.update"
+	ActionRolesSet       = "user-management.user.update"
+	ActionFindingOpen    = "finding.open"
+	ActionFindingExtend  = "finding.extend"
+	ActionSegmentSeal    = "usage.segment.seal"
+	ActionRangeCut       = "usage.range.cut"
+	ActionHoldSet        = "legal-hold.hold.set"
+	ActionHoldRelease    = "legal-hold.hold.release"
 )
 
 func keyObject(kind KeyKind) string {

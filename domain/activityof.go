@@ -67,6 +67,8 @@ func ActivityOf(rec Recorded) (Activity, bool) {
 			{Field: "roles", Old: joinRoles(e.Old), New: joinRoles(e.New)},
 		}})
 		a.TargetID = crn(e.Account, "user", string(e.IAMID))
+	case AccountSettingsSet:
+		ofAccount(&a, ActionSettingsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
 	case ServiceIDCreated:
 		ofServiceID(&a, VerbCreate, e.Account, e.ID, e.Name, e.IAMID)
 		a.ReasonCode = 201
@@ -127,7 +129,7 @@ func ofKey(a *Activity, e Event) {
 		verb, status = VerbDelete, 204
 	case KeyObserved:
 		verb, d.Fact, d.SourceEvent = observedVerb(e.Fact), e.Fact, e.SourceEvent
-	case AccountCreated, MemberAdded, RolesSet, ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused,
+	case AccountCreated, MemberAdded, RolesSet, AccountSettingsSet, ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused,
 		AuditAccessed, FindingOpened, FindingExtended, UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
 	}
 	a.Account, a.KeyID, a.ReasonCode = s.Account, s.ID, status

@@ -40,7 +40,7 @@ func ofHorizon(a *Activity, e Event) {
 		a.ReasonCode = 201
 	case LegalHoldReleased:
 		ofHold(a, ActionHoldRelease, e.Hold, e.Account, e.Reason)
-	case AccountCreated, MemberAdded, RolesSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
+	case AccountCreated, MemberAdded, RolesSet, AccountSettingsSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
 		KeyDeleted, KeyObserved, ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed,
 		FindingOpened, FindingExtended:
 	}

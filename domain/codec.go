@@ -19,7 +19,7 @@ const usageMagic = "KTU1"
 // EventTypes returns the stored name of every event that this version reads.
 func EventTypes() []string {
 	return []string{
-		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeServiceIDCreated, TypeServiceIDDeleted,
+		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeAccountSettings, TypeServiceIDCreated, TypeServiceIDDeleted,
 		TypeKeyCreated, TypeKeyUpdated, TypeKeyLocked, TypeKeyUnlocked, TypeKeyDisabled, TypeKeyEnabled,
 		TypeKeyDeleted, TypeKeyObserved, TypeUsageRecorded, TypeCommandRefused, TypeAuditAccessed,
 		TypeFindingOpened, TypeFindingExtended, TypeUsageSegmentSealed, TypeUsageRangeCut, TypeLegalHoldSet, TypeLegalHoldReleased,
@@ -60,6 +60,8 @@ func DecodeEvent(typ string, data []byte) (Event, error) {
 		return decode[MemberAdded](data)
 	case TypeRolesSet:
 		return decode[RolesSet](data)
+	case TypeAccountSettings:
+		return decode[AccountSettingsSet](data)
 	case TypeServiceIDCreated:
 		return decode[ServiceIDCreated](data)
 	case TypeServiceIDDeleted:

@@ -64,6 +64,10 @@ func samples() []domain.Event {
 		domain.AccountCreated{Account: "acct1", Name: "Acme", Owner: "User-1", OwnerName: "Ada", OwnerEmail: "ada@example.com", Source: "aws"},
 		domain.MemberAdded{Account: "acct1", IAMID: "User-2", Name: "Bob", Email: "bob@example.com", Roles: roles},
 		domain.RolesSet{Account: "acct1", IAMID: "User-2", Old: roles, New: []domain.Role{domain.RoleEditor}},
+		domain.AccountSettingsSet{
+			Account: "acct1", Old: domain.AccountSettings{RestrictUserKeys: domain.RestrictionNotSet, RestrictServiceIDs: domain.RestrictionOff},
+			New: domain.AccountSettings{RestrictUserKeys: domain.RestrictionOn, RestrictServiceIDs: domain.RestrictionOn},
+		},
 		domain.ServiceIDCreated{ID: "ServiceId-1", IAMID: "iam-ServiceId-1", Account: "acct1", Name: "ci", Description: "builds"},
 		domain.ServiceIDDeleted{ID: "ServiceId-1", IAMID: "iam-ServiceId-1", Account: "acct1", Name: "ci"},
 		domain.KeyCreated{After: s},

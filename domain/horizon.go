@@ -145,7 +145,7 @@ func (h *LegalHolds) apply(rec Recorded) {
 		if e.Before > h.cuts[e.Stream].Before {
 			h.cuts[e.Stream] = e
 		}
-	case AccountCreated, MemberAdded, RolesSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
+	case AccountCreated, MemberAdded, RolesSet, AccountSettingsSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
 		KeyDeleted, KeyObserved, ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed,
 		FindingOpened, FindingExtended, UsageSegmentSealed:
 	}

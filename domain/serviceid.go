@@ -44,7 +44,7 @@ func (s ServiceID) Evolve(rec Recorded) ServiceID {
 		}
 	case ServiceIDDeleted:
 		s.state.Deleted, s.state.DeletedAt = true, rec.Meta.EffectiveAt
-	case AccountCreated, MemberAdded, RolesSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
+	case AccountCreated, MemberAdded, RolesSet, AccountSettingsSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
 		KeyDeleted, KeyObserved, UsageRecorded, CommandRefused, AuditAccessed, FindingOpened, FindingExtended,
 		UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
 		return s

@@ -71,9 +71,9 @@ type act struct {
 }
 
 // keyActs are all acts on one key that owner gives, for whom change, disable and end may.
-func keyActs(name, action string, make func(caller domain.IAMID) string, read, change, disable, end string) []act {
+func keyActs(name, action string, target func(caller domain.IAMID) string, read, change, disable, end string) []act {
 	on := func(suffix string, body any) func(domain.IAMID) (string, any) {
-		return func(caller domain.IAMID) (string, any) { return "/v1/apikeys/" + make(caller) + suffix, body }
+		return func(caller domain.IAMID) (string, any) { return "/v1/apikeys/" + target(caller) + suffix, body }
 	}
 	return []act{
 		{name + ": read", read, 200, action + ".read", "GET", on("", nil)},
@@ -222,4 +222,79 @@ func TestOnlyTheFiltersThatAnAccountOffersAreAnswered(t *testing.T) {
 			t.Errorf("a stranger lists %s: %d", view, r.status)
 		}
 	}
+}
+
+// change carries out cmd about the first account as keytrail itself, and waits until this
+// node knows.
+func (w *accessWorld) change(cmd domain.AccountCommand) {
+	w.tb.Helper()
+	_, position, err := w.commands.ChangeAccount(w.tb.Context(), systemOrder(), w.boot.Account, cmd)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	if err := w.dirs.WaitFor(w.tb.Context(), position); err != nil {
+		w.tb.Fatal(err)
+	}
+}
+
+// TestRestrictedCreationIsForCreatorsOnly, the owner of the account included, each
+// restriction by itself; what is restricted is refused with a record.
+func TestRestrictedCreationIsForCreatorsOnly(t *testing.T) {
+	t.Parallel()
+	w := newAccessWorld(t)
+	_, service := w.serviceID()
+	account := string(w.boot.Account)
+	everybody := slices.DeleteFunc(slices.Sorted(maps.Keys(w.callers)), func(name string) bool { return name == strangerPersona })
+	makers := []string{"Administrator", "Editor", "Operator", "Owner"}
+	create := func(name, path string, body map[string]any, action string, allowed []string, restricted bool) {
+		t.Helper()
+		before := w.events(domain.EvidencePrefix)
+		r := w.call(w.callers[name], "POST", path, body)
+		after := w.events(domain.EvidencePrefix)[len(before):]
+		code, _ := r.failure()
+		switch {
+		case slices.Contains(allowed, name):
+			if r.status != http.StatusCreated {
+				t.Errorf("%s, %s: %d, want 201: %s", name, action, r.status, r.raw)
+			}
+		case restricted:
+			if r.status != http.StatusForbidden || code != domain.MessageCodeRestricted || len(after) != 1 {
+				t.Errorf("%s, %s: %d %s, %d records; want 403, restricted, one: %s", name, action, r.status, code, len(after), r.raw)
+				return
+			}
+			record, _ := domain.ActivityOf(after[0])
+			if record.Action != action || record.Severity != domain.SeverityCritical || record.ReasonCode != 403 {
+				t.Errorf("%s: record %+v", name, record)
+			}
+		default:
+			if r.status != http.StatusForbidden || code != domain.MessageCodeMissingRole {
+				t.Errorf("%s, %s: %d %s, want 403", name, action, r.status, code)
+			}
+		}
+	}
+	for _, on := range []domain.AccountSettings{
+		{RestrictUserKeys: domain.RestrictionOn, RestrictServiceIDs: domain.RestrictionNotSet},
+		{RestrictUserKeys: domain.RestrictionNotSet, RestrictServiceIDs: domain.RestrictionOn},
+		{RestrictUserKeys: domain.RestrictionOff, RestrictServiceIDs: domain.RestrictionOff},
+	} {
+		w.change(domain.SetAccountSettings{Settings: on})
+		userKeys, serviceIDs := everybody, append(slices.Clone(makers), "Service ID creator")
+		if on.RestrictUserKeys == domain.RestrictionOn {
+			userKeys = []string{"User API key creator"}
+		}
+		if on.RestrictServiceIDs == domain.RestrictionOn {
+			serviceIDs = []string{"Service ID creator"}
+		}
+		for _, name := range everybody {
+			create(name, "/v1/apikeys", map[string]any{"name": "x", "account_id": account, "iam_id": w.iam[name]},
+				"iam-identity.user-apikey.create", userKeys, on.RestrictUserKeys == domain.RestrictionOn)
+			create(name, "/v1/serviceids", map[string]any{"name": "x", "account_id": account},
+				"iam-identity.account-serviceid.create", serviceIDs, on.RestrictServiceIDs == domain.RestrictionOn)
+			create(name, "/v1/apikeys", map[string]any{"name": "x", "account_id": account, "iam_id": service},
+				"iam-identity.serviceid-apikey.create", makers, false)
+		}
+	}
+	w.change(domain.SetAccountSettings{Settings: domain.AccountSettings{RestrictUserKeys: domain.RestrictionOn, RestrictServiceIDs: domain.RestrictionOn}})
+	w.change(domain.SetRoles{IAMID: w.boot.Owner, Roles: []domain.Role{domain.RoleUserKeyCreator}})
+	create("Owner", "/v1/apikeys", map[string]any{"name": "x", "account_id": account, "iam_id": w.boot.Owner}, "iam-identity.user-apikey.create", []string{"Owner"}, true)
 }

@@ -26,20 +26,23 @@ func (s *Commands) CreateAccount(ctx context.Context, o Order, cmd domain.Create
 	return s.account(ctx, o, cmd.Account, cmd, refusal)
 }
 
-// ChangeAccount adds a member or sets roles; the caller must hold [domain.RightAssign]
-// in the account.
+// ChangeAccount adds a member or sets roles, for which the caller must hold
+// [domain.RightAssign] in the account, or restricts creation, for which [domain.RightRestrict].
 func (s *Commands) ChangeAccount(ctx context.Context, o Order, id domain.AccountID, cmd domain.AccountCommand) (domain.Account, uint64, error) {
-	refusal := domain.CommandRefused{Action: domain.ActionRolesSet, Account: id}
+	refusal, right := domain.CommandRefused{Action: domain.ActionRolesSet, Account: id}, domain.RightAssign
 	switch c := cmd.(type) {
 	case domain.AddMember:
 		refusal.Action, refusal.Target, refusal.TargetName = domain.ActionMemberAdd, string(c.IAMID), c.Name
 	case domain.SetRoles:
 		refusal.Target = string(c.IAMID)
+	case domain.SetAccountSettings:
+		right = domain.RightRestrict
+		refusal.Action, refusal.TargetName, refusal.Request = domain.ActionSettingsUpdate, string(id), requestOf(c.Settings)
 	case domain.CreateAccount:
 		return s.CreateAccount(ctx, o, c)
 	}
 	in := o.Caller.Standing(id)
-	if err := domain.AuthorizeAccount(o.Caller.Initiator, in, domain.RightAssign); err != nil {
+	if err := domain.AuthorizeAccount(o.Caller.Initiator, in, right); err != nil {
 		if !in.Known() {
 			refusal.Account = o.Caller.Initiator.Account // A stranger writes nothing into this account's records.
 		}

@@ -195,6 +195,7 @@ func FuzzRowsOf(f *testing.F) {
 		domain.UsageRecorded{Batch: batchOf([]domain.Use{{Time: effectiveAt}})},
 		domain.CommandRefused{Action: "a"},
 		domain.RolesSet{},
+		domain.AccountSettingsSet{},
 	} {
 		raw := rawOf(f, e, effectiveAt)
 		f.Add(raw.Type, raw.Data, raw.Meta)
