@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/keytrail/domain"
+	"example.com/keytrail/ingest"
+	"example.com/keytrail/internal/auth"
 )
 
 // accessWorld is a node with one caller of every role, the owner, a plain member, and a
@@ -297,4 +299,45 @@ func TestRestrictedCreationIsForCreatorsOnly(t *testing.T) {
 	w.change(domain.SetAccountSettings{Settings: domain.AccountSettings{RestrictUserKeys: domain.RestrictionOn, RestrictServiceIDs: domain.RestrictionOn}})
 	w.change(domain.SetRoles{IAMID: w.boot.Owner, Roles: []domain.Role{domain.RoleUserKeyCreator}})
 	create("Owner", "/v1/apikeys", map[string]any{"name": "x", "account_id": account, "iam_id": w.boot.Owner}, "iam-identity.user-apikey.create", []string{"Owner"}, true)
+}
+
+// TestOnlyOperatorsAndAdministratorsRestrictCreation: others are refused with a record of
+// what they asked for, and the restriction has a record with old and new.
+func TestOnlyOperatorsAndAdministratorsRestrictCreation(t *testing.T) {
+	t.Parallel()
+	w := newAccessWorld(t)
+	now := domain.RestrictionNotSet
+	for _, name := range slices.Sorted(maps.Keys(w.callers)) {
+		settings := domain.AccountSettings{RestrictUserKeys: domain.RestrictionOn, RestrictServiceIDs: domain.RestrictionNotSet}
+		if now == domain.RestrictionOn {
+			settings.RestrictUserKeys = domain.RestrictionOff
+		}
+		o := ingest.Order{
+			Caller:    auth.NewCaller(domain.Initiator{IAMID: w.iam[name], Account: w.boot.Account}, w.dirs),
+			RequestID: "request of " + name, CorrelationID: "test",
+		}
+		before := w.events(domain.EvidencePrefix)
+		_, _, err := w.commands.ChangeAccount(t.Context(), o, w.boot.Account, domain.SetAccountSettings{Settings: settings})
+		after := w.events(domain.EvidencePrefix)[len(before):]
+		if len(after) != 1 {
+			t.Errorf("%s: %d records, want one", name, len(after))
+			continue
+		}
+		record, _ := domain.ActivityOf(after[0])
+		wantErr, wantSeverity, wantData := domain.Forbidden, domain.SeverityCritical, `"request":{"restrict_create_platform_apikey":"`+string(settings.RestrictUserKeys)
+		switch name {
+		case "Operator", "Administrator", "Owner":
+			wantErr, wantSeverity, wantData = "", domain.SeverityWarning, `"changes":[{"field":"restrict_create_platform_apikey","old":"`+string(now)+`","new":"`+string(settings.RestrictUserKeys)
+			now = settings.RestrictUserKeys
+		case strangerPersona:
+			wantErr, wantSeverity = domain.NotFound, domain.SeverityWarning
+		}
+		var got domain.Code
+		if err != nil {
+			got = domain.CodeOf(err)
+		}
+		if got != wantErr || record.Action != "iam-identity.account-settings.update" || record.Severity != wantSeverity || !strings.Contains(string(record.RequestData), wantData) {
+			t.Errorf("%s: %v, record %s %s %s %s", name, err, record.Action, record.Severity, record.Outcome, record.RequestData)
+		}
+	}
 }
