@@ -130,7 +130,7 @@ func serverFaults() []mutant {
 		one("an address may be left open unsaid", "case !secure && !c.Insecure:", "case false:"),
 		one("a users file that others can change is taken", "case info.Mode().Perm()&usersFileWritable != 0:", "case false:"),
 		one("hashes may cost anything", "if cost > bcryptCostMax {", "if false {"),
-		one("a batch ignores its deadline", "case left <= 0:", "case false:"),
+		one("a batch ignores its deadline", "left = min(left, d.Deadline.AsDuration())", "left = min(left, d.Deadline.AsDuration()+batchDeadlineMax)"),
 		one("a batch ignores the limit of an append", "case a.bytes > b.streams.appendBytesMax:", "case false:"),
 		one("a batch is open without end", "case len(b.open) >= batchOpenMax:", "case false:"),
 		one("a batch keeps the server from closing", "case <-b.streams.closing:\n\t\t\treturn errClosing()\n\t\tcase <-ctx.Done():\n\t\t\treturn status", "case <-ctx.Done():\n\t\t\treturn status"),
