@@ -71,7 +71,8 @@ func serveEventstore(cmd *cobra.Command, cfg eventstore.Config) error {
 	if _, err := fmt.Fprintf(cmd.OutOrStdout(), "event store on esdb://%s?%s\n", srv.Address(), security); err != nil {
 		return errors.Join(fmt.Errorf("print address: %w", err), srv.Close(cmd.Context()))
 	}
-	if err := tuneGarbage(cmd.Context()); err != nil { // It ends with the context.
+	// Until the context ends; at once where the operator has set the collector.
+	if err := tuneGarbage(cmd.Context()); err != nil {
 		return errors.Join(err, srv.Close(cmd.Context()))
 	}
 	<-cmd.Context().Done()
