@@ -159,10 +159,12 @@ func checkClaims(tb rapid.TB, log *detectorMemLog) {
 // race over random uses that come late, while appends fail and persist all the same.
 func TestDetectorsThatRaceOpenWhatNoneIsAbout(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
+		// Drawn here: another goroutine must not, and a bubble is one.
+		seed, uses := rapid.Uint64().Draw(rt, "seed"), rapid.IntRange(3, 40).Draw(rt, "uses")
 		synctest.Test(t, func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 8))
+			rng := rand.New(rand.NewPCG(seed, 8))
 			var rule gapRule
-			for n := rapid.IntRange(3, 40).Draw(rt, "uses"); n > 0; n-- {
+			for range uses {
 				rule.uses = append(rule.uses, seenUse{block: 1 + rng.Uint64N(8), second: rng.IntN(150)})
 			}
 			log := newDetectorMemLog()
