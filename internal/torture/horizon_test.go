@@ -120,18 +120,7 @@ func TestUsageAgesOutOfTheLogAndTablesStayExact(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the whole program; run without -short")
 	}
-	s, err := newSite()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.close(); err != nil {
-			t.Error(err)
-		}
-		if err := s.remove(); err != nil {
-			t.Error(err)
-		}
-	})
+	s := siteOf(t)
 	n, err := s.addNode(t.Context(), "server", s.data, "--usage-horizon", "192h", "--usage-archive-of", "verify=none")
 	if err != nil {
 		t.Fatal(err)
@@ -195,18 +184,7 @@ func TestUsageThatWasArchivedNowhereSurvivesARebuild(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the whole program; run without -short")
 	}
-	s, err := newSite()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.close(); err != nil {
-			t.Error(err)
-		}
-		if err := s.remove(); err != nil {
-			t.Error(err)
-		}
-	})
+	s := siteOf(t)
 	n, err := s.addNode(t.Context(), "server", s.data, "--usage-horizon", "192h", "--usage-archive", "none")
 	if err != nil {
 		t.Fatal(err)

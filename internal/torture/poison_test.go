@@ -119,15 +119,7 @@ func TestWhatAnOlderProgramSetAsideIsReplayedByACommand(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the whole program; run without -short")
 	}
-	s, err := newSite()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(s.close(), s.remove()); err != nil {
-			t.Error(err)
-		}
-	})
+	s := siteOf(t)
 	n, err := s.addNode(t.Context(), "server", s.data)
 	if err != nil {
 		t.Fatal(err)

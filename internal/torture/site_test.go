@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"example.com/keytrail/internal/client"
@@ -65,6 +66,21 @@ func (l *logFile) Write(p []byte) (int, error) {
 // note writes a line of the test into the log.
 func (l *logFile) note(format string, args ...any) {
 	_, _ = fmt.Fprintf(l, "=== "+time.Now().UTC().Format("15:04:05.000")+" "+format+"\n", args...) // What cannot be noted is not worth a failure.
+}
+
+// siteOf makes a site that is ended and removed with the test.
+func siteOf(t *testing.T) *site {
+	t.Helper()
+	s, err := newSite()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(s.close(), s.remove()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // newSite makes the folder of an episode; short, since socket paths are.
