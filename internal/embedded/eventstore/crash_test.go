@@ -3,6 +3,8 @@ package eventstore_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +27,8 @@ const (
 	crashSocket = "KEYTRAIL_TEST_CRASH_SOCKET"
 	// crashScavenge, if set, lets the child scavenge as soon as it serves.
 	crashScavenge = "KEYTRAIL_TEST_CRASH_SCAVENGE"
+	// crashMidway is its value that also lets the child kill itself once events are gone.
+	crashMidway = "midway"
 )
 
 // crashChild serves until it is killed; it returns only what keeps it from that.
@@ -33,13 +38,41 @@ func crashChild(dir, socket string) error {
 		return err
 	}
 	fmt.Println("serving", s.Address())
-	if os.Getenv(crashScavenge) != "" {
+	if how := os.Getenv(crashScavenge); how != "" {
+		if how == crashMidway {
+			if err := killMidway(dir); err != nil {
+				return err
+			}
+		}
 		if _, err := s.Scavenge(context.Background()); err != nil {
 			return err
 		}
 		fmt.Println("scavenged")
 	}
 	select {}
+}
+
+// killMidway has this process killed as soon as the tables hold fewer events than now.
+func killMidway(dir string) error {
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "events.db")+"?mode=ro")
+	if err != nil {
+		return err
+	}
+	count := func() (n int, err error) {
+		return n, db.QueryRowContext(context.Background(), `SELECT sum(events) FROM blocks`).Scan(&n)
+	}
+	before, err := count()
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			if n, err := count(); err == nil && n < before {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // It does not return.
+			}
+		}
+	}()
+	return nil
 }
 
 // startCrashChild starts a child and returns once it serves, with what it prints then.
@@ -64,7 +97,7 @@ func startCrashChild(t *testing.T, dir, socket string, env ...string) (*exec.Cmd
 
 func killChild(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
-	if err := cmd.Process.Kill(); err != nil {
+	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err == nil {
@@ -189,7 +222,7 @@ func limitedLog(t *testing.T, dir string) (streams []string) {
 // that was acknowledged meanwhile.
 func TestKilledScavengeTakesOnlyWhatIsHidden(t *testing.T) {
 	midway := 0
-	for tries := 0; midway == 0 && tries < 4; tries++ {
+	for tries := 0; midway == 0 && tries < 2; tries++ {
 		midway = killScavenges(t)
 	}
 	if midway == 0 {
@@ -222,7 +255,11 @@ func killScavenges(t *testing.T) int {
 	for round, done := 0, false; !done; round++ {
 		before := len(scan(t, dir))
 		socket := filepath.Join(socketDir, fmt.Sprint(round))
-		cmd, said := startCrashChild(t, dir, socket, crashScavenge+"=1")
+		how := "1"
+		if round%2 == 1 && round < scavengeKillsMax {
+			how = crashMidway
+		}
+		cmd, said := startCrashChild(t, dir, socket, crashScavenge+"="+how)
 		scavenged := make(chan bool, 1)
 		go func() {
 			line, _ := said.ReadString('\n') // Nothing is said by one that is killed before.
@@ -239,7 +276,7 @@ func killScavenges(t *testing.T) int {
 			}
 		}()
 		var kill <-chan time.Time // Later and later: a slow machine gets as far as a fast one.
-		if round < scavengeKillsMax {
+		if round < scavengeKillsMax && how != crashMidway {
 			kill = time.After(time.Duration(random.Int64N(int64(round+1) * int64(40*time.Millisecond))))
 		}
 		select {
