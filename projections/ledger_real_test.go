@@ -3,10 +3,13 @@ package projections_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/eventlog"
@@ -135,6 +138,52 @@ func TestADeletionLeavesWhatIsInsertedLater(t *testing.T) {
 	}
 	if got := count(); got != 0 {
 		t.Fatalf("%d rows are left of %d", got, want)
+	}
+}
+
+// TestLaterBlocksDoNotDisturbACount counts the rows of blocks up to one while rows of later
+// ones come.
+func TestLaterBlocksDoNotDisturbACount(t *testing.T) {
+	s := newStores(t)
+	sink := projections.NewSink(s.store)
+	insert := func(ctx context.Context, block uint64) error {
+		tables, err := projections.RowsOf(rawOf(t, domain.KeyCreated{After: keyState("K")}, effectiveAt), block)
+		for _, rows := range tables {
+			err = errors.Join(err, sink.Insert(ctx, rows, fmt.Sprint(block)))
+		}
+		return err
+	}
+	if err := insert(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	want, err := sink.Totals(t.Context(), 1)
+	if err != nil || want["activity"] == 0 {
+		t.Fatalf("Totals(1) = %v, %v", want, err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for block := uint64(2); block < 30 && err == nil; block++ {
+			err = insert(t.Context(), block)
+		}
+		done <- err
+	}()
+	for {
+		got, err := sink.Totals(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Fatalf("rows of block 1 (-alone +beside later blocks):\n%s", d)
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ type Sink interface {
 	// it is carried out. Rows may be left: count them.
 	Delete(ctx context.Context, table string, block uint64) error
 	// Totals returns how many rows of blocks up to the given one each counted table holds,
-	// as Count does.
+	// as Count does, whatever is inserted meanwhile for later ones.
 	Totals(ctx context.Context, block uint64) (map[string]uint64, error)
 	// Newest returns the highest number of a block of which any table holds rows.
 	Newest(ctx context.Context) (uint64, error)
@@ -181,19 +181,36 @@ func (s *storeSink) Totals(ctx context.Context, block uint64) (map[string]uint64
 	}
 	out := map[string]uint64{}
 	for _, table := range countedTables() {
-		// The rows after the block are few and found by an index; all are a sum of parts.
-		var all, later uint64
-		q := clickhouse.Select{Table: table, Scope: clickhouse.ScopeAll(), Columns: []string{"count()"}, Where: []clickhouse.Cond{clickhouse.Gt("block", block)}}
-		if err := s.store.Row(ctx, q, &later); err != nil {
+		n, err := s.total(ctx, table, block)
+		if err != nil {
 			return nil, fmt.Errorf("count %s: %w", table, err)
 		}
-		q.Where = nil
-		if err := s.store.Row(ctx, q, &all); err != nil {
-			return nil, fmt.Errorf("count %s: %w", table, err)
-		}
-		out[table] = all - min(later, all)
+		out[table] = n
 	}
 	return out, nil
+}
+
+// total returns how many rows of blocks up to the given one a table holds.
+func (s *storeSink) total(ctx context.Context, table string, block uint64) (uint64, error) {
+	count := func(where ...clickhouse.Cond) (n uint64, err error) {
+		err = s.store.Row(ctx, clickhouse.Select{Table: table, Scope: clickhouse.ScopeAll(), Columns: []string{"count()"}, Where: where}, &n)
+		return n, err
+	}
+	// The rows after the block are few and found by an index; all are a sum of parts. They
+	// are two queries: what comes between them must not count.
+	after := clickhouse.Gt("block", block)
+	later, err := count(after)
+	for err == nil {
+		var all, still uint64
+		if all, err = count(); err != nil {
+			break
+		}
+		if still, err = count(after); err == nil && still == later {
+			return all - min(later, all), nil
+		}
+		later = still
+	}
+	return 0, err
 }
 
 // Newest implements [Sink].
