@@ -52,7 +52,11 @@ func (a Account) Evolve(rec Recorded) Account {
 	if rec.Meta.EffectiveAt.After(a.last) {
 		a.last = rec.Meta.EffectiveAt
 	}
-	switch e := rec.Event.(type) {
+	about, ok := rec.Event.(AccountEvent)
+	if !ok {
+		return a
+	}
+	switch e := about.(type) {
 	case AccountCreated:
 		a.id, a.name, a.source = e.Account, e.Name, e.Source
 		a.owner, a.ownerName, a.ownerEmail = e.Owner, e.OwnerName, e.OwnerEmail
@@ -66,9 +70,6 @@ func (a Account) Evolve(rec Recorded) Account {
 		a = a.with(e.IAMID, m)
 	case AccountSettingsSet:
 		a.settings = e.New
-	case KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled, KeyDeleted, KeyObserved,
-		ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed, FindingOpened, FindingExtended,
-		UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
 	}
 	return a
 }

@@ -132,3 +132,11 @@ func (RolesSet) isEvent()           {}
 func (AccountSettingsSet) isEvent() {}
 func (ServiceIDCreated) isEvent()   {}
 func (ServiceIDDeleted) isEvent()   {}
+
+func (AccountCreated) isAccountEvent()     {}
+func (MemberAdded) isAccountEvent()        {}
+func (RolesSet) isAccountEvent()           {}
+func (AccountSettingsSet) isAccountEvent() {}
+
+func (ServiceIDCreated) isServiceIDEvent() {}
+func (ServiceIDDeleted) isServiceIDEvent() {}

@@ -54,36 +54,19 @@ func ActivityOf(rec Recorded) (Activity, bool) {
 		CorrelationID: rec.Meta.CorrelationID, Outcome: OutcomeSuccess, ReasonCode: 200, Severity: SeverityNormal,
 	}
 	switch e := rec.Event.(type) {
-	case KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled, KeyDeleted, KeyObserved:
+	case KeyEvent:
 		ofKey(&a, e)
-	case AccountCreated:
-		ofAccount(&a, ActionAccountCreate, e.Account, e.Name, requestData{IAMID: e.Owner, InstanceName: e.Name})
-		a.ReasonCode = 201
-	case MemberAdded:
-		ofAccount(&a, ActionMemberAdd, e.Account, e.Name, requestData{IAMID: e.IAMID, Roles: e.Roles})
-		a.TargetID = crn(e.Account, "user", string(e.IAMID))
-	case RolesSet:
-		ofAccount(&a, ActionRolesSet, e.Account, string(e.IAMID), requestData{IAMID: e.IAMID, Roles: e.New, Changes: []Change{
-			{Field: "roles", Old: joinRoles(e.Old), New: joinRoles(e.New)},
-		}})
-		a.TargetID = crn(e.Account, "user", string(e.IAMID))
-	case AccountSettingsSet:
-		ofAccount(&a, ActionSettingsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
-	case ServiceIDCreated:
-		ofServiceID(&a, VerbCreate, e.Account, e.ID, e.Name, e.IAMID)
-		a.ReasonCode = 201
-	case ServiceIDDeleted:
-		ofServiceID(&a, VerbDelete, e.Account, e.ID, e.Name, e.IAMID)
-		a.ReasonCode = 204
+	case AccountEvent:
+		ofAccountEvent(&a, e)
+	case ServiceIDEvent:
+		ofServiceIDEvent(&a, e)
 	case CommandRefused:
 		ofRefusal(&a, e)
 	case AuditAccessed:
 		ofAccess(&a, e)
-	case FindingOpened:
-		ofFinding(&a, ActionFindingOpen, e.After)
-	case FindingExtended:
-		ofFinding(&a, ActionFindingExtend, e.After)
-	case UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
+	case FindingEvent:
+		ofFindingEvent(&a, e)
+	case HorizonEvent:
 		ofHorizon(&a, e)
 	case UsageRecorded:
 		return Activity{}, false
@@ -94,15 +77,11 @@ func ActivityOf(rec Recorded) (Activity, bool) {
 	return a, true
 }
 
-func ofKey(a *Activity, e Event) {
-	key, ok := e.(KeyEvent)
-	if !ok {
-		return
-	}
+func ofKey(a *Activity, key KeyEvent) {
 	s := key.State()
 	verb, status := VerbObserve, 200
 	d := requestData{InstanceName: s.Name, KeyID: s.ID, KeyKind: s.Kind}
-	switch e := e.(type) {
+	switch e := key.(type) {
 	case KeyCreated:
 		verb, status = VerbCreate, 201
 		d.ClientID = string(s.IAMID)
@@ -129,8 +108,6 @@ func ofKey(a *Activity, e Event) {
 		verb, status = VerbDelete, 204
 	case KeyObserved:
 		verb, d.Fact, d.SourceEvent = observedVerb(e.Fact), e.Fact, e.SourceEvent
-	case AccountCreated, MemberAdded, RolesSet, AccountSettingsSet, ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused,
-		AuditAccessed, FindingOpened, FindingExtended, UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
 	}
 	a.Account, a.KeyID, a.ReasonCode = s.Account, s.ID, status
 	a.Action = KeyAction(s.Kind, verb)
@@ -159,10 +136,39 @@ func observedVerb(f ObservedFact) Verb {
 	return VerbObserve
 }
 
+func ofAccountEvent(a *Activity, e AccountEvent) {
+	switch e := e.(type) {
+	case AccountCreated:
+		ofAccount(a, ActionAccountCreate, e.Account, e.Name, requestData{IAMID: e.Owner, InstanceName: e.Name})
+		a.ReasonCode = 201
+	case MemberAdded:
+		ofAccount(a, ActionMemberAdd, e.Account, e.Name, requestData{IAMID: e.IAMID, Roles: e.Roles})
+		a.TargetID = crn(e.Account, "user", string(e.IAMID))
+	case RolesSet:
+		ofAccount(a, ActionRolesSet, e.Account, string(e.IAMID), requestData{IAMID: e.IAMID, Roles: e.New, Changes: []Change{
+			{Field: "roles", Old: joinRoles(e.Old), New: joinRoles(e.New)},
+		}})
+		a.TargetID = crn(e.Account, "user", string(e.IAMID))
+	case AccountSettingsSet:
+		ofAccount(a, ActionSettingsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
+	}
+}
+
 func ofAccount(a *Activity, action string, account AccountID, name string, d requestData) {
 	a.Action, a.Account, a.TargetName = action, account, name
 	a.TargetID = crn(account, "account", string(account))
 	a.RequestData = d.encode()
+}
+
+func ofServiceIDEvent(a *Activity, e ServiceIDEvent) {
+	switch e := e.(type) {
+	case ServiceIDCreated:
+		ofServiceID(a, VerbCreate, e.Account, e.ID, e.Name, e.IAMID)
+		a.ReasonCode = 201
+	case ServiceIDDeleted:
+		ofServiceID(a, VerbDelete, e.Account, e.ID, e.Name, e.IAMID)
+		a.ReasonCode = 204
+	}
 }
 
 func ofServiceID(a *Activity, verb Verb, account AccountID, id, name string, iam IAMID) {
@@ -210,6 +216,15 @@ func ofAccess(a *Activity, e AuditAccessed) {
 	a.Action, a.Account = e.Action, e.Account
 	a.TargetID, a.TargetName = crn(e.Account, "account", string(e.Account)), string(e.Account)
 	a.RequestData = requestData{Request: e.Request, Count: e.Count, SHA256: e.SHA256, Complete: &e.Complete}.encode()
+}
+
+func ofFindingEvent(a *Activity, e FindingEvent) {
+	switch e := e.(type) {
+	case FindingOpened:
+		ofFinding(a, ActionFindingOpen, e.After)
+	case FindingExtended:
+		ofFinding(a, ActionFindingExtend, e.After)
+	}
 }
 
 func ofFinding(a *Activity, action string, f Finding) {

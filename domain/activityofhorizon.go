@@ -27,7 +27,7 @@ func (d horizonData) encode() json.RawMessage {
 	return b
 }
 
-func ofHorizon(a *Activity, e Event) {
+func ofHorizon(a *Activity, e HorizonEvent) {
 	switch e := e.(type) {
 	case UsageSegmentSealed:
 		ofSeal(a, e)
@@ -40,9 +40,6 @@ func ofHorizon(a *Activity, e Event) {
 		a.ReasonCode = 201
 	case LegalHoldReleased:
 		ofHold(a, ActionHoldRelease, e.Hold, e.Account, e.Reason)
-	case AccountCreated, MemberAdded, RolesSet, AccountSettingsSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
-		KeyDeleted, KeyObserved, ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed,
-		FindingOpened, FindingExtended:
 	}
 }
 

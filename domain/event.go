@@ -15,10 +15,45 @@ type Event interface {
 
 // KeyEvent is a fact about one key. It carries the key's whole state after it, so
 // that readers need no look-up.
+//
+//sumtype:decl
 type KeyEvent interface {
 	Event
 	// State returns the key's state from the event's effective time on.
 	State() KeyState
+	isKeyEvent()
+}
+
+// AccountEvent is a fact about one account and who belongs to it.
+//
+//sumtype:decl
+type AccountEvent interface {
+	Event
+	isAccountEvent()
+}
+
+// ServiceIDEvent is a fact about one service ID.
+//
+//sumtype:decl
+type ServiceIDEvent interface {
+	Event
+	isServiceIDEvent()
+}
+
+// HorizonEvent is a fact about what is kept of old usage.
+//
+//sumtype:decl
+type HorizonEvent interface {
+	Event
+	isHorizonEvent()
+}
+
+// FindingEvent is a fact about one finding.
+//
+//sumtype:decl
+type FindingEvent interface {
+	Event
+	isFindingEvent()
 }
 
 // MetadataSchema is the version of [Metadata] that is written today.

@@ -90,3 +90,6 @@ func (FindingExtended) Type() string { return TypeFindingExtended }
 
 func (FindingOpened) isEvent()   {}
 func (FindingExtended) isEvent() {}
+
+func (FindingOpened) isFindingEvent()   {}
+func (FindingExtended) isFindingEvent() {}

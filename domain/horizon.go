@@ -135,7 +135,11 @@ func (h *LegalHolds) apply(rec Recorded) {
 	if rec.Meta.EffectiveAt.After(h.last) {
 		h.last = rec.Meta.EffectiveAt
 	}
-	switch e := rec.Event.(type) {
+	about, ok := rec.Event.(HorizonEvent)
+	if !ok {
+		return
+	}
+	switch e := about.(type) {
 	case LegalHoldSet:
 		h.set[e.Hold] = LegalHold{ID: e.Hold, Account: e.Account, Reason: e.Reason, By: rec.Meta.Initiator.IAMID, Since: rec.Meta.EffectiveAt}
 	case LegalHoldReleased:
@@ -145,9 +149,7 @@ func (h *LegalHolds) apply(rec Recorded) {
 		if e.Before > h.cuts[e.Stream].Before {
 			h.cuts[e.Stream] = e
 		}
-	case AccountCreated, MemberAdded, RolesSet, AccountSettingsSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
-		KeyDeleted, KeyObserved, ServiceIDCreated, ServiceIDDeleted, UsageRecorded, CommandRefused, AuditAccessed,
-		FindingOpened, FindingExtended, UsageSegmentSealed:
+	case UsageSegmentSealed:
 	}
 }
 

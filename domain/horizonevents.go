@@ -96,3 +96,8 @@ func (UsageSegmentSealed) isEvent() {}
 func (UsageRangeCut) isEvent()      {}
 func (LegalHoldSet) isEvent()       {}
 func (LegalHoldReleased) isEvent()  {}
+
+func (UsageSegmentSealed) isHorizonEvent() {}
+func (UsageRangeCut) isHorizonEvent()      {}
+func (LegalHoldSet) isHorizonEvent()       {}
+func (LegalHoldReleased) isHorizonEvent()  {}

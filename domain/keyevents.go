@@ -214,3 +214,12 @@ func (KeyDisabled) isEvent() {}
 func (KeyEnabled) isEvent()  {}
 func (KeyDeleted) isEvent()  {}
 func (KeyObserved) isEvent() {}
+
+func (KeyCreated) isKeyEvent()  {}
+func (KeyUpdated) isKeyEvent()  {}
+func (KeyLocked) isKeyEvent()   {}
+func (KeyUnlocked) isKeyEvent() {}
+func (KeyDisabled) isKeyEvent() {}
+func (KeyEnabled) isKeyEvent()  {}
+func (KeyDeleted) isKeyEvent()  {}
+func (KeyObserved) isKeyEvent() {}

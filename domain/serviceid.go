@@ -36,7 +36,11 @@ func FoldServiceID(history []Recorded) ServiceID {
 
 // Evolve returns s after rec; events that are not about a service ID change nothing.
 func (s ServiceID) Evolve(rec Recorded) ServiceID {
-	switch e := rec.Event.(type) {
+	about, ok := rec.Event.(ServiceIDEvent)
+	if !ok {
+		return s
+	}
+	switch e := about.(type) {
 	case ServiceIDCreated:
 		s.state = ServiceIDState{
 			ID: e.ID, IAMID: e.IAMID, Account: e.Account, Name: e.Name, Description: e.Description,
@@ -44,10 +48,6 @@ func (s ServiceID) Evolve(rec Recorded) ServiceID {
 		}
 	case ServiceIDDeleted:
 		s.state.Deleted, s.state.DeletedAt = true, rec.Meta.EffectiveAt
-	case AccountCreated, MemberAdded, RolesSet, AccountSettingsSet, KeyCreated, KeyUpdated, KeyLocked, KeyUnlocked, KeyDisabled, KeyEnabled,
-		KeyDeleted, KeyObserved, UsageRecorded, CommandRefused, AuditAccessed, FindingOpened, FindingExtended,
-		UsageSegmentSealed, UsageRangeCut, LegalHoldSet, LegalHoldReleased:
-		return s
 	}
 	s.last = rec.Meta.EffectiveAt
 	return s
