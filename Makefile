@@ -7,7 +7,7 @@ LISTEN ?= 127.0.0.1:8080
 LINT_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test short clientsuite mutants lint fmt bench torture fuzz web clean
+.PHONY: help build run test short clientsuite ibmsuite mutants lint fmt bench torture fuzz web clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,12 +25,17 @@ test: build ## all tests with the race detector
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m ./...
 	$(GO) run ./scripts/clientsuite
+	$(GO) run ./scripts/ibmsuite -binary $(BIN)
 
 short: build ## the tests without the race detector and without the long ones
 	$(GO) test -short ./...
 
 clientsuite: ## Kurrent's own client suite, unmodified, on the embedded event store (ports 2111 to 2115)
 	$(GO) run ./scripts/clientsuite
+
+ibmsuite: build ## the integration tests of IBM's Go SDK for IAM Identity, unmodified
+	$(BIN) dev engine
+	$(GO) run ./scripts/ibmsuite -binary $(BIN)
 
 mutants: ## put faults into the event store, one at a time, and demand that the tests see each (RUN=expression)
 	$(GO) run ./scripts/mutants $(if $(RUN),-run '$(RUN)')

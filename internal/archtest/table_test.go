@@ -243,6 +243,10 @@ var allowed = map[string][]string{
 		"internal/embedded/eventstore",
 		"golang.org/x/crypto/bcrypt",
 	},
+	"scripts/ibmsuite": {
+		"internal/client",
+		"internal/launch",
+	},
 	"scripts/mutants": {},
 	"web":             {},
 }
