@@ -297,6 +297,8 @@ func actionOf(c *gin.Context) string {
 		return domain.KeyAction(domain.KindUser, domain.VerbDisable)
 	case "DELETE /v1/apikeys/:id/disable":
 		return domain.KeyAction(domain.KindUser, domain.VerbEnable)
+	case "POST /v1/apikeys/verify", "POST /v1/authorize":
+		return domain.ActionKeyVerify
 	case "POST /v1/accounts":
 		return domain.ActionAccountCreate
 	case "POST /v1/usage", "POST /v1/imports/cloudtrail":

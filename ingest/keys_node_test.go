@@ -49,11 +49,29 @@ type usesSeen struct {
 	mu   sync.Mutex
 	list []domain.Use
 	err  error
+	then func() // Called while a use is recorded.
+}
+
+// fail makes recording fail with err.
+func (u *usesSeen) fail(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.err = err
+}
+
+// during has f called while a use is recorded.
+func (u *usesSeen) during(f func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.then = f
 }
 
 func (u *usesSeen) RecordUse(_ context.Context, use domain.Use) (uint64, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.then != nil {
+		u.then()
+	}
 	if u.err != nil {
 		return 0, u.err
 	}

@@ -17,10 +17,13 @@ import (
 )
 
 const (
-	// Of equal refusals within foldWindow the first foldAfter are recorded one by one,
-	// the rest as one event with a count when the window ends.
-	foldWindow = 10 * time.Second
-	foldAfter  = 5
+	// Of equal refusals of one identity within foldWindow the first foldAfter are recorded
+	// one by one, of those of strangers at one address the first strangerAfter within
+	// strangerWindow; the rest as an event with a count whenever a foldWindow ends.
+	foldWindow     = 10 * time.Second
+	foldAfter      = 5
+	strangerWindow = time.Minute
+	strangerAfter  = 20
 	// foldsMax bounds the memory that a flood of different refusals can take: beyond
 	// it, refusals fold without regard to target and address.
 	foldsMax = 10_000
@@ -34,7 +37,7 @@ const (
 // Refusals records refused commands in this writer's own stream: many in one append,
 // each before its caller is answered. Only what a flood folds is answered before it is
 // stored: a crash loses at most the count of the last ten seconds, never the first
-// five of a kind. Safe for concurrent use.
+// few of a kind. Safe for concurrent use.
 type Refusals struct {
 	log    CommandLog
 	logger *slog.Logger
@@ -68,7 +71,15 @@ type foldKey struct {
 type fold struct {
 	since time.Time
 	seen  int
-	rest  refusal // Count is 0 while nothing was folded.
+	rest  refusal // Count is 0 while nothing was folded, or all that was is written.
+}
+
+// window is how long refusals of k fold together, and after how many they do.
+func (k foldKey) window() (time.Duration, int) {
+	if k.who == "" {
+		return strangerWindow, strangerAfter
+	}
+	return foldWindow, foldAfter
 }
 
 // NewRefusals returns the recorder of writer. nonce must differ from process to
@@ -199,7 +210,8 @@ func (w *refusalWriter) folded(ctx context.Context, in refusal) bool {
 		k.target, k.address = "", ""
 		f, ok = w.folds[k]
 	}
-	if ok && in.event.First.Sub(f.since) >= foldWindow {
+	window, after := k.window()
+	if ok && in.event.First.Sub(f.since) >= window {
 		if err := w.end(ctx, k, f); err != nil {
 			w.complain(ctx, err) // The fold stays and goes on counting.
 		}
@@ -209,7 +221,7 @@ func (w *refusalWriter) folded(ctx context.Context, in refusal) bool {
 		w.folds[k] = &fold{since: in.event.First, seen: 1}
 		return false
 	}
-	if f.seen++; f.seen <= foldAfter {
+	if f.seen++; f.seen <= after {
 		return false
 	}
 	if f.rest.event.Count == 0 {
@@ -234,22 +246,37 @@ func keyOf(in refusal) foldKey {
 
 // end writes what f has folded and forgets f. Where the log fails, f stays.
 func (w *refusalWriter) end(ctx context.Context, k foldKey, f *fold) error {
-	if f.rest.event.Count > 0 {
-		if err := w.write(ctx, []refusal{f.rest}); err != nil {
-			return err
-		}
+	if err := w.writeRest(ctx, f); err != nil {
+		return err
 	}
 	delete(w.folds, k)
 	return nil
 }
 
-// flush ends every fold whose window has ended, or all of them.
+// writeRest writes what f has folded so far.
+func (w *refusalWriter) writeRest(ctx context.Context, f *fold) error {
+	if f.rest.event.Count == 0 {
+		return nil
+	}
+	if err := w.write(ctx, []refusal{f.rest}); err != nil {
+		return err
+	}
+	f.rest = refusal{}
+	return nil
+}
+
+// flush ends every fold whose window has ended, or all of them, and writes of the others
+// what has waited long enough.
 func (w *refusalWriter) flush(ctx context.Context, all bool) error {
 	var errs []error
 	for _, k := range slices.Collect(maps.Keys(w.folds)) {
 		f := w.folds[k]
-		if all || w.now().Sub(f.since) >= foldWindow {
+		window, _ := k.window()
+		switch {
+		case all || w.now().Sub(f.since) >= window:
 			errs = append(errs, w.end(ctx, k, f))
+		case w.now().Sub(f.rest.event.First) >= foldWindow:
+			errs = append(errs, w.writeRest(ctx, f))
 		}
 	}
 	return errors.Join(errs...)

@@ -184,25 +184,42 @@ func TestWhatIsFoldedIsWrittenAtShutdown(t *testing.T) {
 	})
 }
 
+// TestStrangersAreFoldedByAddress: twenty a minute of each address one by one, whatever
+// secrets they tried, and how many more there were at the latest ten seconds after.
 func TestStrangersAreFoldedByAddress(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := &memoryLog{}
 		r, stop := runRefusals(t, log)
-		for i := range 12 {
-			who := domain.Initiator{Address: "192.0.2." + strconv.Itoa(i%2)}
-			if err := r.Record(t.Context(), who, "c", refusalOf("")); err != nil {
-				t.Fatal(err)
+		try := func(n int) {
+			for i := range 2 * n {
+				if err := r.Record(t.Context(), domain.Initiator{Address: "192.0.2." + strconv.Itoa(i%2)}, "c", refusalOf("")); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
-		if got := log.refused(t); len(got) != 10 {
-			t.Errorf("%d events, want five for each address", len(got))
+		for _, step := range []struct {
+			name          string
+			tries         int // Of each address.
+			wait          time.Duration
+			events, count int
+		}{
+			{name: "twenty", tries: 20, events: 40, count: 40},
+			{name: "two more are counted", tries: 2, events: 40, count: 40},
+			{name: "and written soon", wait: 12 * time.Second, events: 42, count: 44},
+			{name: "one more in the same minute", tries: 1, events: 42, count: 44},
+			{name: "is written too", wait: 12 * time.Second, events: 44, count: 46},
+			{name: "the minute ends", wait: 40 * time.Second, events: 44, count: 46},
+			{name: "the next one is one", tries: 1, events: 46, count: 48},
+		} {
+			try(step.tries)
+			time.Sleep(step.wait) // Fake time: the bubble's clock.
+			if got := log.refused(t); len(got) != step.events || total(got) != uint64(step.count) {
+				t.Errorf("%s: %d events counting %d, want %d and %d", step.name, len(got), total(got), step.events, step.count)
+			}
 		}
 		if err := stop(); err != nil {
 			t.Fatal(err)
-		}
-		if got := log.refused(t); len(got) != 12 || total(got) != 12 {
-			t.Errorf("%d events counting %d, want 12 and 12", len(got), total(got))
 		}
 	})
 }

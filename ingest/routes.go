@@ -99,7 +99,13 @@ func (h *KeyAPI) PublicRoutes() apidoc.Table {
 
 // Routes returns the routes that need a credential: see [KeyAPI.Require].
 func (h *KeyAPI) Routes() apidoc.Table {
-	return slices.Concat(h.keyRoutes(), h.accountRoutes(), h.holdRoutes(), h.emptyRoutes())
+	return slices.Concat(
+		h.keyRoutes(),
+		h.verifyRoutes(),
+		h.accountRoutes(),
+		h.holdRoutes(),
+		h.emptyRoutes(),
+	)
 }
 
 func (h *KeyAPI) keyRoutes() apidoc.Table {

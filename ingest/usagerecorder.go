@@ -89,8 +89,8 @@ func NewUsageRecorder(cfg UsageRecorderConfig) (*UsageRecorder, error) {
 // would be a second use.
 func (r *UsageRecorder) RecordUse(ctx context.Context, u domain.Use) (uint64, error) {
 	u.Time = u.Time.UTC().Truncate(time.Millisecond)
-	for _, text := range []*string{&u.UserAgent, &u.Target, &u.Source, &u.ErrorCode} {
-		*text = markLong(*text)
+	for _, text := range []*string{&u.UserAgent, &u.Target, &u.Source, &u.ErrorCode, &u.RequestID} {
+		*text = recordable(*text)
 	}
 	s := &seenUse{use: u, done: make(chan struct{})}
 	r.mu.Lock()
@@ -146,6 +146,15 @@ func textBytes(u *domain.Use) int {
 		n += len(k) + len(v)
 	}
 	return n
+}
+
+// recordable returns s as it may be kept: a stranger may have put anything there, a key too.
+func recordable(s string) string {
+	s = markLong(s)
+	if !strings.Contains(s, domain.KeyValuePrefix) {
+		return s
+	}
+	return string(domain.RedactKeyValues([]byte(s)))
 }
 
 // markLong cuts a text that a stranger made too long, and says so in it.

@@ -10,11 +10,15 @@ import (
 	"example.com/keytrail/internal/clickhouse"
 )
 
-// loginSuffix ends the action of every sign-in with a key.
-const loginSuffix = ".login"
+// loginSuffix ends the action of every sign-in with a key, labelVerified marks the uses that
+// are verifications, whatever their action.
+const (
+	loginSuffix   = ".login"
+	labelVerified = "verified"
+)
 
-// KeyActivity returns how often a key was signed in with, successfully, and when last, as
-// the tables know it; the zero time if never.
+// KeyActivity returns how often a key was signed in with or verified, successfully, and when
+// last, as the tables know it; the zero time if never.
 func (h *Handler) KeyActivity(ctx context.Context, account domain.AccountID, id domain.KeyID) (count uint64, last time.Time, err error) {
 	tables, err := h.cfg.Tables.Live()
 	if err != nil {
@@ -25,7 +29,7 @@ func (h *Handler) KeyActivity(ctx context.Context, account domain.AccountID, id 
 		Where: []clickhouse.Cond{
 			clickhouse.Eq("key_id", string(id)),
 			clickhouse.Eq("outcome", string(domain.OutcomeSuccess)),
-			clickhouse.Raw("endsWith(action, ?)", loginSuffix),
+			clickhouse.Raw("(endsWith(action, ?) OR mapContains(labels, ?))", loginSuffix, labelVerified),
 		},
 	})
 	if err != nil {

@@ -79,30 +79,46 @@ type accountClaim struct {
 	ID domain.AccountID `json:"bss"`
 }
 
-// judged is the one way by which a credential is judged: by a directory that is fresh before
-// it is asked and still is when it has answered. A process that was stopped in between goes
-// by nothing that it knew before.
-func (a *Authenticator) judged(ctx context.Context, judge func() (domain.KeyState, error)) (domain.KeyState, error) {
+// Judge lets judge, which is given the time, go by what the directory knows. It is the one
+// way by which a credential is judged: by a directory that is fresh before it is asked and
+// still is when it has answered. A process that was stopped in between goes by nothing that
+// it knew before: whatever judge said, Judge returns [domain.Unavailable] then.
+func (a *Authenticator) Judge(ctx context.Context, judge func(now time.Time) error) error {
 	if err := a.dir.Ready(); err != nil {
-		return domain.KeyState{}, err
+		return err
 	}
 	if err := a.fresh.WaitFresh(ctx); err != nil {
-		return domain.KeyState{}, err
+		return err
 	}
-	s, err := judge()
+	err := judge(a.now())
 	if stale := a.fresh.Fresh(); stale != nil {
-		return domain.KeyState{}, stale
+		return stale
 	}
-	return s, err
+	return err
+}
+
+// judged is [Authenticator.Judge] with a result, which is nothing where nobody knows.
+func judged[T any](ctx context.Context, a *Authenticator, judge func(now time.Time) (T, error)) (T, error) {
+	var out T
+	err := a.Judge(ctx, func(now time.Time) (err error) {
+		out, err = judge(now)
+		return err
+	})
+	if domain.CodeOf(err) == domain.Unavailable {
+		var nothing T
+		return nothing, err
+	}
+	return out, err
 }
 
 // Find returns the key that secret is the value of, valid or not; [domain.NotFound] if
 // there is none.
 func (a *Authenticator) Find(ctx context.Context, secret keystore.Secret) (domain.KeyState, error) {
-	return a.judged(ctx, func() (domain.KeyState, error) { return a.find(secret) })
+	return judged(ctx, a, func(time.Time) (domain.KeyState, error) { return a.Lookup(secret) })
 }
 
-func (a *Authenticator) find(secret keystore.Secret) (domain.KeyState, error) {
+// Lookup is [Authenticator.Find] for those who ask within [Authenticator.Judge].
+func (a *Authenticator) Lookup(secret keystore.Secret) (domain.KeyState, error) {
 	fingerprint := a.store.FingerprintSecret(secret)
 	s, ok := a.dir.KeyByFingerprint(fingerprint)
 	if !ok || subtle.ConstantTimeCompare([]byte(s.SecretHash), []byte(fingerprint)) != 1 {
@@ -114,12 +130,12 @@ func (a *Authenticator) find(secret keystore.Secret) (domain.KeyState, error) {
 // Key returns the key that secret is the value of, if it is valid now. Where the key is
 // known but refused, its state comes with the error.
 func (a *Authenticator) Key(ctx context.Context, secret keystore.Secret) (domain.KeyState, error) {
-	return a.judged(ctx, func() (domain.KeyState, error) {
-		s, err := a.find(secret)
+	return judged(ctx, a, func(now time.Time) (domain.KeyState, error) {
+		s, err := a.Lookup(secret)
 		if err != nil {
 			return domain.KeyState{}, refused("invalid_credential", "the API key is not known")
 		}
-		return s, a.dir.Check(s, a.now())
+		return s, a.dir.Check(s, now)
 	})
 }
 
@@ -155,14 +171,14 @@ func (a *Authenticator) Issue(key domain.KeyState, id string) (keystore.Secret, 
 // Token returns the key that a token of ours was made with, if the token and the key
 // are valid now. Where the key is known but refused, its state comes with the error.
 func (a *Authenticator) Token(ctx context.Context, token keystore.Secret) (domain.KeyState, error) {
-	return a.judged(ctx, func() (domain.KeyState, error) { return a.token(token) })
+	return judged(ctx, a, func(now time.Time) (domain.KeyState, error) { return a.token(token, now) })
 }
 
-func (a *Authenticator) token(token keystore.Secret) (domain.KeyState, error) {
+func (a *Authenticator) token(token keystore.Secret, now time.Time) (domain.KeyState, error) {
 	var c claims
 	_, err := jwt.ParseWithClaims(token.Reveal(), &c, func(*jwt.Token) (any, error) { return a.public(), nil },
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithIssuer(issuer),
-		jwt.WithExpirationRequired(), jwt.WithTimeFunc(a.now))
+		jwt.WithExpirationRequired(), jwt.WithTimeFunc(func() time.Time { return now }))
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid):
 		return domain.KeyState{}, refused("token_expired", "the token has expired")
@@ -173,7 +189,7 @@ func (a *Authenticator) token(token keystore.Secret) (domain.KeyState, error) {
 	if !ok || s.IAMID != c.IAMID {
 		return domain.KeyState{}, refused("invalid_credential", "the key of the token is not known")
 	}
-	return s, a.dir.Check(s, a.now())
+	return s, a.dir.Check(s, now)
 }
 
 // JWK is one public key of [Authenticator.KeySet], as RFC 8037 has it.
