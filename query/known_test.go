@@ -27,18 +27,21 @@ func TestKnownUsesAreThoseOfTheAccountAndTheTime(t *testing.T) {
 	}
 }
 
+// TestKeyActivityCountsSuccessfulSignIns, and verifications, whatever they were for.
 func TestKeyActivityCountsSuccessfulSignIns(t *testing.T) {
 	f := newFixture(t)
+	verified := keyUse(accountA, "ApiKey-1", now.Add(-time.Minute), 5, 0)
+	verified.Labels = map[string]string{"verified": "User-1"}
 	first, last, failed, read := keyUse(accountA, "ApiKey-1", now.Add(-time.Hour), 1, 0), keyUse(accountA, "ApiKey-1", now, 2, 0),
 		keyUse(accountA, "ApiKey-1", now.Add(time.Hour), 3, 0), keyUse(accountA, "ApiKey-1", now.Add(2*time.Hour), 4, 0)
 	first.Action, last.Action, failed.Action = "iam-identity.user-apikey.login", "iam-identity.user-apikey.login", "iam-identity.user-apikey.login"
 	failed.Outcome = domain.OutcomeFailure
 	other := last
 	other.Account = accountB
-	f.addUses(first, last, failed, read, other)
+	f.addUses(first, last, failed, read, verified, other)
 	count, at, err := f.handler.KeyActivity(t.Context(), accountA, "ApiKey-1")
-	if err != nil || count != 2 || !at.Equal(now) {
-		t.Errorf("%d sign-ins, the last at %v (%v), want 2 at %v", count, at, err, now)
+	if err != nil || count != 3 || !at.Equal(now) {
+		t.Errorf("%d sign-ins, the last at %v (%v), want 3 at %v", count, at, err, now)
 	}
 	if count, at, err := f.handler.KeyActivity(t.Context(), accountA, "ApiKey-2"); err != nil || count != 0 || !at.IsZero() {
 		t.Errorf("an unused key: %d at %v (%v)", count, at, err)
