@@ -33,7 +33,7 @@ short: build ## the tests without the race detector and without the long ones
 clientsuite: ## Kurrent's own client suite, unmodified, on the embedded event store (ports 2111 to 2115)
 	$(GO) run ./scripts/clientsuite
 
-ibmsuite: build ## the integration tests of IBM's Go SDK for IAM Identity, unmodified
+ibmsuite: build ## IBM's SDKs: the integration tests of the Go SDK for IAM Identity, unmodified, and a key's life through the Node SDK (needs npm)
 	$(BIN) dev engine
 	$(GO) run ./scripts/ibmsuite -binary $(BIN)
 

@@ -1,5 +1,6 @@
 // Command ibmsuite runs the integration tests of IBM's Go SDK for IAM Identity,
-// unmodified, against a keytrail binary, and says which pass, which do not, and why.
+// unmodified, against a keytrail binary, and says which pass, which do not, and why. Then
+// it runs the life of a key through IBM's Node SDK.
 //
 // The module scripts/ibmsuite/suite pins the tests. All of them are run; those about what
 // keytrail does not have (trusted profiles, templates, identity providers …) fail, and the
@@ -25,6 +26,7 @@ import (
 type options struct {
 	binary string
 	module string
+	node   string
 	passed string
 	update bool
 	detail bool
@@ -43,6 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.binary, "binary", filepath.Join("bin", "keytrail"), "the keytrail binary")
 	fs.StringVar(&o.module, "module", filepath.Join("scripts", "ibmsuite", "suite"), "folder of the module that pins the tests")
+	fs.StringVar(&o.node, "node", filepath.Join("scripts", "ibmsuite", "node"), "folder of the test with IBM's Node SDK")
 	fs.StringVar(&o.passed, "passed", filepath.Join("scripts", "ibmsuite", "passed.txt"), "file with the tests that must pass")
 	fs.BoolVar(&o.update, "update", false, "write what passes into that file")
 	fs.BoolVar(&o.detail, "v", false, "print every test")
@@ -78,7 +81,11 @@ func suite(ctx context.Context, o options, stdout io.Writer) (err error) {
 		return fmt.Errorf("%w ('make build' makes the binary, 'keytrail dev engine' fetches the engine)", err)
 	}
 	defer func() { err = errors.Join(err, srv.Stop()) }()
-	if err := writeConfig(ctx, srv, dir); err != nil {
+	who, err := whoAmI(ctx, srv)
+	if err != nil {
+		return err
+	}
+	if err := writeConfig(who, dir); err != nil {
 		return err
 	}
 	t, err := runTests(ctx, tests, dir)
@@ -90,6 +97,13 @@ func suite(ctx context.Context, o options, stdout io.Writer) (err error) {
 	}
 	if o.update {
 		return writeNames(o.passed, t.named(statePassed))
+	}
+	said, err := nodeLifecycle(ctx, o.node, who.env())
+	if err != nil {
+		return errors.Join(err, t.verdict(must))
+	}
+	if _, err := io.WriteString(stdout, said); err != nil {
+		return fmt.Errorf("print report: %w", err)
 	}
 	return t.verdict(must)
 }

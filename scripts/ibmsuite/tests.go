@@ -43,12 +43,13 @@ func build(ctx context.Context, module, dir string) (string, error) {
 	return tests, nil
 }
 
-// writeConfig tells the tests where the server is and who they are: the administrator.
-// They demand accounts of an enterprise, which are this one.
-func writeConfig(ctx context.Context, srv *launch.Server, dir string) error {
+// identity is who the tests are: the administrator of a server.
+type identity struct{ url, key, iamID, account string }
+
+func whoAmI(ctx context.Context, srv *launch.Server) (identity, error) {
 	c, err := client.New(client.Config{Server: srv.Address, KeyFile: srv.KeyFile})
 	if err != nil {
-		return fmt.Errorf("ask the server: %w", err)
+		return identity{}, fmt.Errorf("ask the server: %w", err)
 	}
 	defer c.Close()
 	var me struct {
@@ -57,15 +58,31 @@ func writeConfig(ctx context.Context, srv *launch.Server, dir string) error {
 	}
 	req := client.Request{Method: http.MethodGet, Path: "/v1/apikeys/details", Header: http.Header{"Iam-Apikey": {c.Key()}}}
 	if err := c.JSON(ctx, req, nil, &me); err != nil {
-		return fmt.Errorf("ask who the administrator is: %w", err)
+		return identity{}, fmt.Errorf("ask who the administrator is: %w", err)
 	}
-	lines := map[string]string{
-		"URL": srv.Address, "AUTH_TYPE": "iam", "AUTH_URL": srv.Address, "APIKEY": c.Key(), "IAM_ID": me.IAMID,
-		"ACCOUNT_ID": me.Account, "ENTERPRISE_ACCOUNT_ID": me.Account, "ENTERPRISE_SUBACCOUNT_ID": me.Account,
-	}
+	return identity{url: srv.Address, key: c.Key(), iamID: me.IAMID, account: me.Account}, nil
+}
+
+// env is what lifecycle.mjs reads.
+func (i identity) env() []string {
+	return []string{"KEYTRAIL_URL=" + i.url, "KEYTRAIL_APIKEY=" + i.key, "KEYTRAIL_IAM_ID=" + i.iamID, "KEYTRAIL_ACCOUNT_ID=" + i.account}
+}
+
+// writeConfig tells the Go tests where the server is and who they are. They demand
+// accounts of an enterprise, which are this one.
+func writeConfig(i identity, dir string) error {
 	var text strings.Builder
-	for name, value := range lines {
-		fmt.Fprintf(&text, "IAM_IDENTITY_%s=%s\n", name, value)
+	for _, line := range [][2]string{
+		{"URL", i.url},
+		{"AUTH_TYPE", "iam"},
+		{"AUTH_URL", i.url},
+		{"APIKEY", i.key},
+		{"IAM_ID", i.iamID},
+		{"ACCOUNT_ID", i.account},
+		{"ENTERPRISE_ACCOUNT_ID", i.account},
+		{"ENTERPRISE_SUBACCOUNT_ID", i.account},
+	} {
+		fmt.Fprintf(&text, "IAM_IDENTITY_%s=%s\n", line[0], line[1])
 	}
 	if err := os.WriteFile(filepath.Join(dir, configFile), []byte(text.String()), 0o600); err != nil {
 		return fmt.Errorf("write the tests' configuration: %w", err)
