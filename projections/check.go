@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"example.com/keytrail/internal/eventlog"
@@ -184,32 +186,81 @@ func remakeable(ctx context.Context, log Log, position uint64) error {
 // log may have delivered them out of order, to whoever planned it or to us.
 const readTries = 3
 
-// holdsAll reports whether a block was made of what the log holds there.
+// suspects are positions of events that were delivered out of order: the blocks where they
+// belong may lack them. It is safe for concurrent use.
+type suspects struct {
+	mu sync.Mutex // Guards at.
+	at []uint64   // Sorted.
+}
+
+// note adds the event that err says was delivered out of order, and reports whether it does.
+func (s *suspects) note(err error) bool {
+	d, late := errors.AsType[*disorder](err)
+	if !late {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i, known := slices.BinarySearch(s.at, d.position); !known {
+		s.at = slices.Insert(s.at, i, d.position)
+	}
+	return true
+}
+
+// within returns those after from up to to.
+func (s *suspects) within(from, to uint64) []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	low, _ := slices.BinarySearch(s.at, from+1)
+	high, _ := slices.BinarySearch(s.at, to+1)
+	return slices.Clone(s.at[low:high])
+}
+
+// cleared takes away those that have proved to be where they belong.
+func (s *suspects) cleared(positions []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = slices.DeleteFunc(s.at, func(p uint64) bool { return slices.Contains(positions, p) })
+}
+
+// holdsAll reports whether a block was made of what the log holds there. What the log
+// delivered once, in whatever order, it holds: a reading without it is none, and one with
+// more than the block settles it.
 func (r *Runner) holdsAll(ctx context.Context, plan *BlockPlanned) (bool, error) {
 	for range readTries {
 		b := &block{}
 		b.start(plan.Block, plan.From)
-		standIns := uint64(0)
+		standIns, events, missing := uint64(0), uint64(0), r.suspects.within(plan.From, plan.To)
 		err := readEvents(ctx, r.cfg.Log, plan.From, plan.To, func(raw eventlog.Raw) {
 			b.hashEvent(&raw)
+			events++
 			if standsIn(&raw) {
 				standIns++
 			}
+			if i, ok := slices.BinarySearch(missing, raw.Position); ok {
+				missing = slices.Delete(missing, i, i+1)
+			}
 		})
-		if _, again := errors.AsType[*disorder](err); again {
+		if r.suspects.note(err) {
 			continue
 		}
 		if carried, _ := carriedSums(plan.Carried); errors.Is(err, ErrNotKept) || err == nil && standIns > carried {
 			return true, nil // Something was cut since: there is nothing to compare with.
 		}
-		if err != nil || b.sum() == plan.SHA256 {
-			return err == nil, err
+		if err != nil {
+			return false, err
+		}
+		if events > plan.Events {
+			return false, nil
+		}
+		if len(missing) == 0 && b.sum() == plan.SHA256 {
+			return true, nil
 		}
 	}
 	return false, nil
 }
 
-// checkOrder looks whether the newest block, and the one where an event belongs that was
+// checkOrder looks whether the newest block, and those where events belong that were
 // delivered out of order, hold what the log has there. An event that is delivered after
 // its successor is met again at the latest when a runner begins.
 func (r *Runner) checkOrder(ctx context.Context, l *ledger) error {
@@ -224,16 +275,33 @@ func (r *Runner) checkOrder(ctx context.Context, l *ledger) error {
 	if err == nil && len(plan.Replayed) == 0 {
 		err = r.checkBlock(ctx, l, x, plan)
 	}
-	if err != nil || r.suspect == 0 || r.suspect > l.done.To {
-		return err // What comes after the newest block is read again anyhow.
-	}
-	if plan, err = x.holding(ctx, l.done, r.suspect); err != nil {
+	if err != nil {
 		return err
 	}
-	if err := r.checkBlock(ctx, l, x, plan); err != nil {
-		return err
+	return r.checkSuspects(ctx, l)
+}
+
+// checkSuspects looks whether the blocks where events belong that were delivered out of
+// order hold them. What comes after the newest block is for the next to hold.
+func (r *Runner) checkSuspects(ctx context.Context, l *ledger) error {
+	for at := r.suspects.within(0, l.done.To); len(at) > 0; at = r.suspects.within(0, l.done.To) {
+		x, err := indexOf(ctx, r.cfg.Log, r.cfg.Generation)
+		if err != nil {
+			return err
+		}
+		plan, err := x.holding(ctx, l.done, at[0])
+		if err != nil {
+			return err
+		}
+		within := r.suspects.within(plan.From, plan.To) // More may come while the block is read.
+		if len(within) == 0 {
+			return fmt.Errorf("block %d, from %d to %d, does not hold position %d", plan.Block, plan.From, plan.To, at[0])
+		}
+		if err := r.checkBlock(ctx, l, x, plan); err != nil {
+			return err
+		}
+		r.suspects.cleared(within) // They were delivered twice.
 	}
-	r.suspect = 0 // It was delivered twice.
 	return nil
 }
 

@@ -21,8 +21,10 @@ type reader struct {
 	pace    *pace
 	now     func() time.Time
 	decoder *decoder
-	free    <-chan *block
-	out     chan<- *block
+	// suspects hears of events out of order; the error itself may be lost behind another.
+	suspects *suspects
+	free     <-chan *block
+	out      chan<- *block
 }
 
 // run gives out blocks from number on, of the events after position from, until ctx
@@ -54,7 +56,9 @@ func (r *reader) decode(ctx context.Context, sub Subscription, last uint64, fact
 			continue
 		}
 		if d.Event.Position <= last {
-			return &disorder{position: d.Event.Position, after: last}
+			err := &disorder{position: d.Event.Position, after: last}
+			r.suspects.note(err)
+			return err
 		}
 		last = d.Event.Position
 		select {

@@ -44,7 +44,7 @@ func (r *Runner) redo(ctx context.Context, l *ledger) error {
 func (r *Runner) rebuild(ctx context.Context, plan *BlockPlanned) (b *block, err error) {
 	for range readTries {
 		b, err = r.rebuildOnce(ctx, plan)
-		if _, again := errors.AsType[*disorder](err); !again && !errors.Is(err, errOtherEvents) {
+		if again := r.suspects.note(err); !again && !errors.Is(err, errOtherEvents) {
 			break
 		}
 	}

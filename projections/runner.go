@@ -124,10 +124,9 @@ type Runner struct {
 	cfg  RunnerConfig
 	pace *pace
 
-	// checked is when all rows were counted last, suspect the position of an event that
-	// was delivered out of order, 0 for none. Both belong to Run.
-	checked time.Time
-	suspect uint64
+	// checked is when all rows were counted last; it belongs to Run.
+	checked  time.Time
+	suspects suspects
 	// requested is the newest request to replay, wake has room for the news of it;
 	// replayed, which belongs to Run, is the newest that was done.
 	requested atomic.Uint64
@@ -186,9 +185,6 @@ func (r *Runner) Run(ctx context.Context) error {
 		case errors.Is(err, errRewound), errors.Is(err, errAsked):
 			backoff = backoffFirst
 			continue
-		}
-		if d, ok := errors.AsType[*disorder](err); ok && (r.suspect == 0 || d.position < r.suspect) {
-			r.suspect = d.position
 		}
 		if r.cfg.Metrics.completed() != before {
 			backoff = backoffFirst
@@ -274,7 +270,7 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 	free <- &block{}
 	free <- &block{}
 	g, ctx := errgroup.WithContext(ctx)
-	rd := &reader{log: r.cfg.Log, limits: r.cfg.Limits, pace: r.pace, now: r.cfg.Now, decoder: dec, free: free, out: blocks}
+	rd := &reader{log: r.cfg.Log, limits: r.cfg.Limits, pace: r.pace, now: r.cfg.Now, decoder: dec, suspects: &r.suspects, free: free, out: blocks}
 	number, from := l.done.Block+1, l.done.To
 	idle := time.NewTicker(checkEvery / 5) // Rows may be lost while no event comes.
 	defer idle.Stop()
@@ -294,6 +290,9 @@ func (r *Runner) follow(ctx context.Context, l *ledger) error {
 				}
 				r.pace.wrote(r.cfg.Now().Sub(began))
 				free <- b
+			}
+			if err := r.checkSuspects(ctx, l); err != nil {
+				return err
 			}
 			if err := r.checkNowAndThen(ctx, l); err != nil {
 				return err
