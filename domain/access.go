@@ -37,8 +37,11 @@ const (
 	RightConfigure Right = "configure"
 	// RightRestrict is to restrict the creation of keys and service IDs, or to lift that.
 	RightRestrict Right = "restrict"
-	// RightAssign is to add members and set roles.
+	// RightAssign is to manage the members of the account and what they may do: invite and
+	// remove them, set roles, grants, the hierarchy, and from where they may come.
 	RightAssign Right = "assign"
+	// RightSettings is to see the account's settings and security contacts.
+	RightSettings Right = "settings"
 )
 
 // rightOperate is what [AuthorizeOperator] asks for, in the operator's account.
@@ -57,7 +60,10 @@ const (
 	ViewServiceKeys  View = "serviceid"
 	ViewExternalKeys View = "external"
 	ViewServiceIDs   View = "serviceids"
-	ViewAccount      View = "account"
+	// ViewUsers are the users of an account. To whom reads, those that stand below it in the
+	// classic hierarchy are its own.
+	ViewUsers   View = "users"
+	ViewAccount View = "account"
 )
 
 // accessRule is a row of the table: who may do one of verbs to what is in view.
@@ -66,6 +72,8 @@ type accessRule struct {
 	verbs [6]Verb
 	// own: the identity that it belongs to may, whatever its roles.
 	own bool
+	// members: whoever belongs to the account may, unless the account restricts that.
+	members bool
 	// roles: who holds one of them may. The account's owner holds every one but the creators'.
 	roles roleSet
 	// creator: while the account restricts creation here, nobody may without this role,
@@ -78,7 +86,7 @@ type accessRule struct {
 // accessTable is who may do what: the one place where that is written. What is not in it,
 // only keytrail itself may do. Decisions, the words of a refusal, and the filters that are
 // offered are all made from it.
-func accessTable() [23]accessRule {
+func accessTable() [26]accessRule {
 	const (
 		readers = viewer | operator | editor | administrator | auditor
 		makers  = operator | editor | administrator
@@ -105,13 +113,17 @@ func accessTable() [23]accessRule {
 		{view: ViewServiceIDs, verbs: [6]Verb{VerbRead}, own: true, roles: readers},
 		{view: ViewServiceIDs, verbs: [6]Verb{VerbDelete}, roles: operator | administrator},
 
+		{view: ViewUsers, verbs: [6]Verb{VerbRead, VerbList}, own: true, members: true, roles: readers},
+		{view: ViewUsers, verbs: [6]Verb{VerbUpdate}, own: true, roles: administrator},
+
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightRead)}, roles: readers, words: "read the audit data of this account"},
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightVerify)}, roles: verifier, words: "verify keys of this account"},
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightIngest)}, roles: ingester | administrator, words: "record uses in this account"},
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightTriage)}, roles: responder | administrator, words: "triage findings of this account"},
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightConfigure)}, roles: administrator, words: "change rules and settings of this account"},
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightRestrict)}, roles: operator | administrator, words: "restrict creation in this account"},
-		{view: ViewAccount, verbs: [6]Verb{Verb(RightAssign), Verb(rightOperate)}, roles: administrator, words: "add members and set roles in this account"},
+		{view: ViewAccount, verbs: [6]Verb{Verb(RightAssign), Verb(rightOperate)}, roles: administrator, words: "manage the members of this account and what they may do"},
+		{view: ViewAccount, verbs: [6]Verb{Verb(RightSettings)}, roles: readers, words: "read the settings of this account"},
 	}
 }
 
@@ -125,14 +137,16 @@ func ruleOf(view View, verb Verb) accessRule {
 	return accessRule{}
 }
 
-// Restricted is what an account lets only creators create, its owner included.
+// Restricted is what an account lets only creators create, its owner included, and what it
+// shows to those who hold a role only.
 type Restricted struct {
 	UserKeys   bool // Needs [RoleUserKeyCreator]; the keys of service IDs are not concerned.
 	ServiceIDs bool // Needs [RoleServiceIDCreator].
+	Users      bool // Members without a role see themselves and those below them.
 }
 
 func (r Restricted) in(view View) bool {
-	return view == ViewUserKeys && r.UserKeys || view == ViewServiceIDs && r.ServiceIDs
+	return view == ViewUserKeys && r.UserKeys || view == ViewServiceIDs && r.ServiceIDs || view == ViewUsers && r.Users
 }
 
 // Standing is what one identity is in one account. The zero Standing is a stranger.
@@ -190,7 +204,7 @@ func (s Standing) judge(view View, verb Verb, own bool) verdict {
 		}
 		return missing // The creator's role would not help either.
 	}
-	if own || held&rule.roles != 0 {
+	if own || held&rule.roles != 0 || rule.members && !s.Restricted.in(view) {
 		return allowed
 	}
 	return missing
@@ -224,6 +238,16 @@ func AuthorizeServiceID(who Initiator, in Standing, verb Verb, s ServiceIDState)
 // AuthorizeAccount says whether one who stands so in an account holds right there.
 func AuthorizeAccount(who Initiator, in Standing, right Right) error {
 	return authorize(who, in, ViewAccount, Verb(right), false)
+}
+
+// AuthorizeUser says whether one who stands so in the account a may do verb to its user.
+// Who stands above a user in the hierarchy may see it as itself.
+func AuthorizeUser(who Initiator, in Standing, verb Verb, a Account, user IAMID) error {
+	own := who.IAMID == user && user != ""
+	if verb == VerbRead || verb == VerbList {
+		own = own || slices.Contains(a.Ancestors(user), who.IAMID)
+	}
+	return authorize(who, in, ViewUsers, verb, own)
 }
 
 // AuthorizeOperator says whether one who stands so in the operator's account may do what

@@ -39,6 +39,7 @@ func verbs() []domain.Verb {
 func rights() []domain.Right {
 	return []domain.Right{
 		domain.RightRead, domain.RightVerify, domain.RightIngest, domain.RightTriage, domain.RightConfigure, domain.RightRestrict, domain.RightAssign,
+		domain.RightSettings,
 	}
 }
 
@@ -66,7 +67,11 @@ func personas() []persona {
 }
 
 func restrictions() []domain.Restricted {
-	return []domain.Restricted{{}, {UserKeys: true}, {ServiceIDs: true}, {UserKeys: true, ServiceIDs: true}}
+	var all []domain.Restricted
+	for i := range 8 {
+		all = append(all, domain.Restricted{UserKeys: i&1 != 0, ServiceIDs: i&2 != 0, Users: i&4 != 0})
+	}
+	return all
 }
 
 // question is one thing to decide: verb on something in view.
@@ -79,7 +84,7 @@ type question struct {
 // questions is every question there is.
 func questions() []question {
 	var all []question
-	for _, view := range []domain.View{domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys, domain.ViewServiceIDs} {
+	for _, view := range []domain.View{domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys, domain.ViewServiceIDs, domain.ViewUsers} {
 		for _, own := range []bool{true, false} {
 			for _, verb := range verbs() {
 				all = append(all, question{view, own, verb})
@@ -99,6 +104,8 @@ func (q question) ask(who domain.Initiator, in domain.Standing) error {
 		owner = who.IAMID
 	}
 	switch q.view {
+	case domain.ViewUsers:
+		return domain.AuthorizeUser(who, in, q.verb, domain.Account{}, owner)
 	case domain.ViewServiceIDs:
 		return domain.AuthorizeServiceID(who, in, q.verb, domain.ServiceIDState{ID: "s", Account: home, IAMID: owner})
 	case domain.ViewAccount:
@@ -151,7 +158,7 @@ func matrix(t *testing.T) map[string]map[string]string {
 // wanted is what a cell means while r is in force.
 func wanted(t *testing.T, cell string, r domain.Restricted) domain.Code {
 	t.Helper()
-	allowed := map[string]bool{"+": true, ".": false, "k": !r.UserKeys, "s": !r.ServiceIDs}
+	allowed := map[string]bool{"+": true, ".": false, "k": !r.UserKeys, "s": !r.ServiceIDs, "u": !r.Users}
 	may, ok := allowed[cell]
 	switch {
 	case !ok:
@@ -274,7 +281,7 @@ func TestADecisionHasNoOtherReasons(t *testing.T) {
 		if got != alone {
 			t.Fatalf("%s with %+v: %t; one by one: %t", q, in, got, alone)
 		}
-		if q.view != domain.ViewServiceIDs && q.view != domain.ViewAccount {
+		if q.view != domain.ViewServiceIDs && q.view != domain.ViewAccount && q.view != domain.ViewUsers {
 			key := domain.KeyState{
 				Account: home, Kind: domain.KeyKind(q.view), Name: text.Draw(t, "key name"), CreatedBy: "User-1",
 				Locked: rapid.Bool().Draw(t, "locked"), Disabled: rapid.Bool().Draw(t, "disabled"), Deleted: rapid.Bool().Draw(t, "deleted"),
@@ -364,6 +371,10 @@ func TestTheWordsOfARefusal(t *testing.T) {
 		{question{domain.ViewUserKeys, false, domain.VerbCreate}, role(), "only the user that it belongs to may create a user's API key", "not_own_key"},
 		{question{domain.ViewUserKeys, true, domain.VerbCreate}, member, "creation is restricted in this account, also for its owner: to create a user's API key needs the role User API key creator on IAM Identity", "creation_restricted"},
 		{question{domain.ViewServiceIDs, false, domain.VerbCreate}, member, "creation is restricted in this account, also for its owner: to create a service ID needs the role Service ID creator on IAM Identity", "creation_restricted"},
+		{question{domain.ViewUsers, false, domain.VerbRead}, domain.Standing{Member: true, Restricted: domain.Restricted{Users: true}}, "to read another user needs the role Viewer, Operator, Editor or Administrator on IAM Identity or the role Auditor", "missing_role"},
+		{question{domain.ViewUsers, false, domain.VerbUpdate}, role(), "to update another user needs the role Administrator on IAM Identity", "missing_role"},
+		{question{domain.ViewUsers, false, domain.VerbRead}, domain.Standing{}, "no such account", "account_not_found"},
+		{question{domain.ViewAccount, false, "settings"}, member, "to read the settings of this account needs the role Viewer, Operator, Editor or Administrator on IAM Identity or the role Auditor", "missing_role"},
 		{question{domain.ViewExternalKeys, false, domain.VerbObserve}, member, "only keytrail itself may observe this", "missing_role"},
 		{question{domain.ViewUserKeys, true, domain.VerbRead}, domain.Standing{}, "no such API key", "key_not_found"},
 		{question{domain.ViewServiceIDs, true, domain.VerbRead}, domain.Standing{}, "no such service ID", "serviceid_not_found"},

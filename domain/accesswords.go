@@ -74,7 +74,7 @@ func errUnknown(view View) *Error {
 	switch view {
 	case ViewServiceIDs:
 		return errNoServiceID()
-	case ViewAccount:
+	case ViewAccount, ViewUsers:
 		return errNoAccount()
 	case ViewMine, ViewUserKeys, ViewServiceKeys, ViewExternalKeys:
 	}
@@ -121,6 +121,8 @@ func deed(rule accessRule, verb Verb) string {
 		one, all = "an external API key", "all external API keys"
 	case ViewServiceIDs:
 		one, all = "a service ID", "all service IDs"
+	case ViewUsers:
+		one, all = "another user", "all users"
 	}
 	if verb == VerbList {
 		return string(verb) + " " + all

@@ -1,8 +1,6 @@
 package domain
 
 import (
-	"maps"
-	"slices"
 	"strings"
 	"time"
 )
@@ -20,12 +18,6 @@ func ServiceIDOf(iam IAMID) (string, bool) {
 	return id, ok && strings.HasPrefix(id, "ServiceId-")
 }
 
-// Member is a user of an account.
-type Member struct {
-	Name, Email string
-	Roles       []Role
-}
-
 // Account is the fold of an account's stream. The zero Account has no history.
 type Account struct {
 	id                    AccountID
@@ -34,6 +26,7 @@ type Account struct {
 	ownerName, ownerEmail string
 	createdAt             time.Time
 	members               map[IAMID]Member // Users, and service IDs that hold roles.
+	removed               map[IAMID]uint64 // By user, the position at which it was removed last.
 	settings              AccountSettings
 	last                  time.Time
 }
@@ -62,24 +55,11 @@ func (a Account) Evolve(rec Recorded) Account {
 		a.owner, a.ownerName, a.ownerEmail = e.Owner, e.OwnerName, e.OwnerEmail
 		a.createdAt = rec.Meta.EffectiveAt
 		a.settings = AccountSettings{RestrictUserKeys: RestrictionNotSet, RestrictServiceIDs: RestrictionNotSet}
-	case MemberAdded:
-		a = a.with(e.IAMID, Member{Name: e.Name, Email: e.Email, Roles: e.Roles})
-	case RolesSet:
-		m, _ := a.Member(e.IAMID)
-		m.Roles = e.New
-		a = a.with(e.IAMID, m)
+	case MemberEvent:
+		a = a.evolveMember(rec, e)
 	case AccountSettingsSet:
 		a.settings = e.New
 	}
-	return a
-}
-
-func (a Account) with(id IAMID, m Member) Account {
-	a.members = maps.Clone(a.members)
-	if a.members == nil {
-		a.members = make(map[IAMID]Member)
-	}
-	a.members[id] = m
 	return a
 }
 
@@ -101,30 +81,12 @@ func (a Account) Owner() IAMID { return a.owner }
 // CreatedAt returns when the account was created.
 func (a Account) CreatedAt() time.Time { return a.createdAt }
 
-// Identities returns the owner and the members, sorted.
-func (a Account) Identities() []IAMID {
-	ids := slices.Collect(maps.Keys(a.members))
-	if a.owner != "" && !slices.Contains(ids, a.owner) {
-		ids = append(ids, a.owner)
-	}
-	slices.Sort(ids)
-	return ids
-}
-
-// Member returns what the account knows of id; the owner is a member.
-func (a Account) Member(id IAMID) (Member, bool) {
-	m, ok := a.members[id]
-	if !ok && id == a.owner && id != "" {
-		return Member{Name: a.ownerName, Email: a.ownerEmail}, true
-	}
-	return m, ok
-}
-
 // Standing returns what id is in the account.
 func (a Account) Standing(id IAMID) Standing {
 	m, ok := a.members[id]
 	return Standing{Owner: id != "" && id == a.owner, Member: ok, Roles: m.Roles, Restricted: Restricted{
 		UserKeys: a.settings.RestrictUserKeys == RestrictionOn, ServiceIDs: a.settings.RestrictServiceIDs == RestrictionOn,
+		Users: a.settings.RestrictUserList == RestrictionOn,
 	}}
 }
 
@@ -148,28 +110,12 @@ type CreateAccount struct {
 	Source     string
 }
 
-// AddMember takes a user into the account.
-type AddMember struct {
-	IAMID IAMID
-	Name  string
-	Email string
-	Roles []Role
-}
-
-// SetRoles sets all the roles of a member or of a service ID.
-type SetRoles struct {
-	IAMID IAMID
-	Roles []Role
-}
-
 // SetAccountSettings sets all the settings of the account.
 type SetAccountSettings struct {
 	Settings AccountSettings
 }
 
 func (CreateAccount) isAccountCommand()      {}
-func (AddMember) isAccountCommand()          {}
-func (SetRoles) isAccountCommand()           {}
 func (SetAccountSettings) isAccountCommand() {}
 
 // Decide returns the facts that cmd adds to the history of a. No facts and a nil
@@ -178,10 +124,8 @@ func (a Account) Decide(cmd AccountCommand) ([]Event, error) {
 	switch c := cmd.(type) {
 	case CreateAccount:
 		return a.create(c)
-	case AddMember:
-		return a.addMember(c)
-	case SetRoles:
-		return a.setRoles(c)
+	case MemberCommand:
+		return a.decideMember(c)
 	case SetAccountSettings:
 		return a.setSettings(c)
 	default:
@@ -207,49 +151,6 @@ func (a Account) create(c CreateAccount) ([]Event, error) {
 	}}, nil
 }
 
-func (a Account) addMember(c AddMember) ([]Event, error) {
-	roles, err := checkRoles(c.Roles)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkText("name", c.Name, KeyNameBytesMax); err != nil {
-		return nil, err
-	}
-	if _, service := ServiceIDOf(c.IAMID); service || !ValidID(string(c.IAMID)) || c.IAMID == SystemIAMID {
-		return nil, Errorf(Invalid, "is not the IAM id of a user").WithField("iam_id").WithMessageCode("invalid_iam_id")
-	}
-	if !a.Exists() {
-		return nil, errNoAccount()
-	}
-	if m, ok := a.Member(c.IAMID); ok {
-		if m.Name == c.Name && m.Email == c.Email && slices.Equal(m.Roles, roles) {
-			return nil, nil
-		}
-		return nil, Errorf(Conflict, "user %s is a member already", c.IAMID).WithMessageCode("member_exists")
-	}
-	return []Event{MemberAdded{Account: a.id, IAMID: c.IAMID, Name: c.Name, Email: c.Email, Roles: roles}}, nil
-}
-
-func (a Account) setRoles(c SetRoles) ([]Event, error) {
-	roles, err := checkRoles(c.Roles)
-	if err != nil {
-		return nil, err
-	}
-	m, member := a.Member(c.IAMID)
-	_, service := ServiceIDOf(c.IAMID)
-	switch {
-	case !a.Exists():
-		return nil, errNoAccount()
-	case c.IAMID == a.owner && !onlyCreators(roles):
-		return nil, Errorf(Conflict, "the owner of an account holds every role but those of creators").WithMessageCode("owner_roles")
-	case !member && !service:
-		return nil, Errorf(NotFound, "no such member").WithMessageCode("member_not_found")
-	case slices.Equal(m.Roles, roles):
-		return nil, nil
-	}
-	return []Event{RolesSet{Account: a.id, IAMID: c.IAMID, Old: m.Roles, New: roles}}, nil
-}
-
 func (a Account) setSettings(c SetAccountSettings) ([]Event, error) {
 	for _, s := range []struct {
 		field string
@@ -273,25 +174,8 @@ func (a Account) setSettings(c SetAccountSettings) ([]Event, error) {
 	return []Event{AccountSettingsSet{Account: a.id, Old: a.settings, New: c.Settings}}, nil
 }
 
-// onlyCreators reports whether roles are of those that the owner does not hold as such.
-func onlyCreators(roles []Role) bool {
-	return !slices.ContainsFunc(roles, func(r Role) bool { return r != RoleUserKeyCreator && r != RoleServiceIDCreator })
-}
-
 // accountBytesMax bounds an account id (see [AccountID]).
 const accountBytesMax = 64
-
-// checkRoles returns roles sorted, each once, or why one is no role.
-func checkRoles(roles []Role) ([]Role, error) {
-	for _, r := range roles {
-		if !knownRole(r) {
-			return nil, Errorf(Invalid, "%q is not a role", r).WithField("roles").WithMessageCode("invalid_role")
-		}
-	}
-	sorted := slices.Clone(roles)
-	slices.Sort(sorted)
-	return slices.Compact(sorted), nil
-}
 
 func errNoAccount() *Error {
 	return Errorf(NotFound, "no such account").WithMessageCode("account_not_found")

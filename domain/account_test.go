@@ -82,7 +82,7 @@ func TestAccountRules(t *testing.T) {
 		{name: "an account id can stand in a stream name", when: domain.CreateAccount{Account: "a/b", Name: "n", Owner: "u"}, code: domain.Invalid},
 		{
 			name: "a member's roles are sorted, each once", given: []domain.AccountCommand{create}, when: bob,
-			want: []domain.Event{domain.MemberAdded{Account: "acct1", IAMID: "User-2", Name: "Bob", Roles: []domain.Role{domain.RoleAuditor, domain.RoleViewer}}},
+			want: []domain.Event{domain.MemberAdded{Account: "acct1", IAMID: "User-2", Name: "Bob", Roles: []domain.Role{domain.RoleAuditor, domain.RoleViewer}, Parent: "User-1"}},
 		},
 		{name: "adding the same member again changes nothing", given: []domain.AccountCommand{create, bob}, when: bob},
 		{name: "a member is added once", given: []domain.AccountCommand{create, bob}, when: domain.AddMember{IAMID: "User-2", Name: "Rob"}, code: domain.Conflict},

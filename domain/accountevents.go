@@ -31,11 +31,17 @@ type AccountCreated struct {
 
 // MemberAdded records that a user belongs to an account, with these roles.
 type MemberAdded struct {
-	Account AccountID `json:"account_id"`
-	IAMID   IAMID     `json:"iam_id"`
-	Name    string    `json:"name"`
-	Email   string    `json:"email,omitempty"`
-	Roles   []Role    `json:"roles,omitempty"`
+	Account   AccountID `json:"account_id"`
+	IAMID     IAMID     `json:"iam_id"`
+	Name      string    `json:"name"`
+	Email     string    `json:"email,omitempty"`
+	Roles     []Role    `json:"roles,omitempty"`
+	Firstname string    `json:"firstname,omitempty"`
+	Lastname  string    `json:"lastname,omitempty"`
+	// Parent stands above the user in the classic hierarchy. Events from before it was kept
+	// have none: then it is the owner.
+	Parent     IAMID `json:"parent_iam_id,omitempty"`
+	Functional bool  `json:"functional,omitempty"`
 }
 
 // RolesSet records all the roles that an identity (user or service ID) holds in an
@@ -61,6 +67,8 @@ const (
 type AccountSettings struct {
 	RestrictUserKeys   Restriction `json:"restrict_create_platform_apikey"`
 	RestrictServiceIDs Restriction `json:"restrict_create_service_id"`
+	// RestrictUserList hides the other users from those who hold no role.
+	RestrictUserList Restriction `json:"restrict_user_list_visibility,omitempty"`
 }
 
 // AccountSettingsSet records all the settings of an account from now on.
@@ -137,6 +145,9 @@ func (AccountCreated) isAccountEvent()     {}
 func (MemberAdded) isAccountEvent()        {}
 func (RolesSet) isAccountEvent()           {}
 func (AccountSettingsSet) isAccountEvent() {}
+
+func (MemberAdded) isMemberEvent() {}
+func (RolesSet) isMemberEvent()    {}
 
 func (ServiceIDCreated) isServiceIDEvent() {}
 func (ServiceIDDeleted) isServiceIDEvent() {}

@@ -20,6 +20,8 @@ const (
 	ActionMemberAdd      = "user-management.user.invite"
 	ActionSettingsUpdate = "iam-identity.account-settings.update"
 	ActionRolesSet       = "user-management.user.update"
+	ActionMemberUpdate   = "user-management.user.update"
+	ActionMemberRemove   = "user-management.user.delete"
 	ActionFindingOpen    = "finding.open"
 	ActionFindingExtend  = "finding.extend"
 	ActionSegmentSeal    = "usage.segment.seal"

@@ -136,30 +136,6 @@ func observedVerb(f ObservedFact) Verb {
 	return VerbObserve
 }
 
-func ofAccountEvent(a *Activity, e AccountEvent) {
-	switch e := e.(type) {
-	case AccountCreated:
-		ofAccount(a, ActionAccountCreate, e.Account, e.Name, requestData{IAMID: e.Owner, InstanceName: e.Name})
-		a.ReasonCode = 201
-	case MemberAdded:
-		ofAccount(a, ActionMemberAdd, e.Account, e.Name, requestData{IAMID: e.IAMID, Roles: e.Roles})
-		a.TargetID = crn(e.Account, "user", string(e.IAMID))
-	case RolesSet:
-		ofAccount(a, ActionRolesSet, e.Account, string(e.IAMID), requestData{IAMID: e.IAMID, Roles: e.New, Changes: []Change{
-			{Field: "roles", Old: joinRoles(e.Old), New: joinRoles(e.New)},
-		}})
-		a.TargetID = crn(e.Account, "user", string(e.IAMID))
-	case AccountSettingsSet:
-		ofAccount(a, ActionSettingsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
-	}
-}
-
-func ofAccount(a *Activity, action string, account AccountID, name string, d requestData) {
-	a.Action, a.Account, a.TargetName = action, account, name
-	a.TargetID = crn(account, "account", string(account))
-	a.RequestData = d.encode()
-}
-
 func ofServiceIDEvent(a *Activity, e ServiceIDEvent) {
 	switch e := e.(type) {
 	case ServiceIDCreated:
@@ -239,15 +215,4 @@ func ofFinding(a *Activity, action string, f Finding) {
 	case LevelLow:
 	}
 	a.RequestData = requestData{KeyID: f.KeyID, Rule: f.Rule, Level: f.Level, Count: f.Count, IAMID: f.IAMID}.encode()
-}
-
-func joinRoles(roles []Role) string {
-	var out []byte
-	for i, r := range roles {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, r...)
-	}
-	return string(out)
 }

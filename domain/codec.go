@@ -20,6 +20,7 @@ const usageMagic = "KTU1"
 func EventTypes() []string {
 	return []string{
 		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeAccountSettings, TypeServiceIDCreated, TypeServiceIDDeleted,
+		TypeMemberUpdated, TypeMemberRemoved, TypeParentSet, TypeFunctionalSet, TypeMemberSettingsSet,
 		TypeKeyCreated, TypeKeyUpdated, TypeKeyLocked, TypeKeyUnlocked, TypeKeyDisabled, TypeKeyEnabled,
 		TypeKeyDeleted, TypeKeyObserved, TypeUsageRecorded, TypeCommandRefused, TypeAuditAccessed,
 		TypeFindingOpened, TypeFindingExtended, TypeUsageSegmentSealed, TypeUsageRangeCut, TypeLegalHoldSet, TypeLegalHoldReleased,
@@ -101,6 +102,16 @@ func decodeAccount(typ string, data []byte) (Event, error) {
 		return decode[RolesSet](data)
 	case TypeAccountSettings:
 		return decode[AccountSettingsSet](data)
+	case TypeMemberUpdated:
+		return decode[MemberUpdated](data)
+	case TypeMemberRemoved:
+		return decode[MemberRemoved](data)
+	case TypeParentSet:
+		return decode[ParentSet](data)
+	case TypeFunctionalSet:
+		return decode[FunctionalSet](data)
+	case TypeMemberSettingsSet:
+		return decode[MemberSettingsSet](data)
 	}
 	return nil, nil //nolint:nilnil // It is another family's.
 }

@@ -32,6 +32,16 @@ type AccountEvent interface {
 	isAccountEvent()
 }
 
+// MemberEvent is a fact about one of those who belong to an account.
+//
+//sumtype:decl
+type MemberEvent interface {
+	AccountEvent
+	// Member returns whom the event is about.
+	Member() IAMID
+	isMemberEvent()
+}
+
 // ServiceIDEvent is a fact about one service ID.
 //
 //sumtype:decl

@@ -60,7 +60,7 @@ func sampleSeal() domain.UsageSegmentSealed {
 func samples() []domain.Event {
 	s := sampleState()
 	roles := []domain.Role{domain.RoleAuditor, domain.RoleViewer}
-	return []domain.Event{
+	return append(accountSamples(), []domain.Event{
 		domain.AccountCreated{Account: "acct1", Name: "Acme", Owner: "User-1", OwnerName: "Ada", OwnerEmail: "ada@example.com", Source: "aws"},
 		domain.MemberAdded{Account: "acct1", IAMID: "User-2", Name: "Bob", Email: "bob@example.com", Roles: roles},
 		domain.RolesSet{Account: "acct1", IAMID: "User-2", Old: roles, New: []domain.Role{domain.RoleEditor}},
@@ -93,7 +93,7 @@ func samples() []domain.Event {
 		domain.UsageRangeCut{Stream: "kt.usage-client-07", Segment: 2, Before: 10},
 		domain.LegalHoldSet{Hold: "case-7", Account: "acct1", Reason: "litigation"},
 		domain.LegalHoldReleased{Hold: "case-7", Account: "acct1", Reason: "settled"},
-	}
+	}...)
 }
 
 // TestStoredBytesOfEveryEventStayReadable holds one golden file per stored name and

@@ -19,43 +19,33 @@ func (s *Commands) CreateAccount(ctx context.Context, o Order, cmd domain.Create
 		Action: domain.ActionAccountCreate, TargetName: cmd.Name,
 		Request: requestOf(map[string]string{"name": cmd.Name, "owner_iam_id": string(cmd.Owner)}),
 	}
-	home := s.cfg.Directory.Home()
-	if err := domain.AuthorizeOperator(o.Caller.Initiator, o.Caller.Standing(home), "make accounts"); err != nil {
-		return domain.Account{}, 0, s.refuse(ctx, o, refusal, err)
-	}
 	return s.account(ctx, o, cmd.Account, cmd, refusal)
 }
 
-// ChangeAccount adds a member or sets roles, for which the caller must hold
-// [domain.RightAssign] in the account, or restricts creation, for which [domain.RightRestrict].
+// ChangeAccount carries out a command about an existing account and returns the account
+// after it. [domain.AuthorizeAccountChange] says who may. A refusal is recorded before
+// ChangeAccount returns it.
 func (s *Commands) ChangeAccount(ctx context.Context, o Order, id domain.AccountID, cmd domain.AccountCommand) (domain.Account, uint64, error) {
-	refusal, right := domain.CommandRefused{Action: domain.ActionRolesSet, Account: id}, domain.RightAssign
-	switch c := cmd.(type) {
-	case domain.AddMember:
-		refusal.Action, refusal.Target, refusal.TargetName = domain.ActionMemberAdd, string(c.IAMID), c.Name
-	case domain.SetRoles:
-		refusal.Target = string(c.IAMID)
-	case domain.SetAccountSettings:
-		right = domain.RightRestrict
-		refusal.Action, refusal.TargetName, refusal.Request = domain.ActionSettingsUpdate, string(id), requestOf(c.Settings)
-	case domain.CreateAccount:
+	if c, ok := cmd.(domain.CreateAccount); ok {
 		return s.CreateAccount(ctx, o, c)
 	}
-	in := o.Caller.Standing(id)
-	if err := domain.AuthorizeAccount(o.Caller.Initiator, in, right); err != nil {
-		if !in.Known() {
-			refusal.Account = o.Caller.Initiator.Account // A stranger writes nothing into this account's records.
-		}
-		return domain.Account{}, 0, s.refuse(ctx, o, refusal, err)
-	}
-	return s.account(ctx, o, id, cmd, refusal)
+	return s.account(ctx, o, id, cmd, accountRefusal(id, cmd))
 }
 
 func (s *Commands) account(ctx context.Context, o Order, id domain.AccountID, cmd domain.AccountCommand, refusal domain.CommandRefused) (domain.Account, uint64, error) {
 	if !domain.ValidID(string(id)) {
 		return domain.Account{}, 0, domain.Errorf(domain.Invalid, "is not an account id").WithField("account_id").WithMessageCode("invalid_id")
 	}
+	in := o.Caller.Standing(id)
+	if _, creates := cmd.(domain.CreateAccount); creates {
+		in = o.Caller.Standing(s.cfg.Directory.Home())
+	} else if !in.Known() && !o.Caller.Initiator.IsSystem() {
+		refusal.Account = o.Caller.Initiator.Account // A stranger writes nothing into this account's records.
+	}
 	f, err := transact(ctx, s, s.accounts, o, domain.AccountStream(id), false, func(account domain.Account) (decision, error) {
+		if err := domain.AuthorizeAccountChange(o.Caller.Initiator, in, account, cmd); err != nil {
+			return decision{}, err //nolint:wrapcheck // The domain's words are the answer.
+		}
 		events, err := account.Decide(cmd)
 		return decision{account: id, events: events, at: account.NextEffective(s.cfg.Now())}, err //nolint:wrapcheck // The domain's words.
 	})
@@ -63,6 +53,48 @@ func (s *Commands) account(ctx context.Context, o Order, id domain.AccountID, cm
 		return domain.Account{}, 0, s.refuse(ctx, o, refusal, err)
 	}
 	return f.state, f.position, nil
+}
+
+// accountRefusal describes a refused command about an account.
+func accountRefusal(id domain.AccountID, cmd domain.AccountCommand) domain.CommandRefused {
+	e := domain.CommandRefused{Action: domain.ActionMemberUpdate, Account: id}
+	switch c := cmd.(type) {
+	case domain.MemberCommand:
+		memberRefusal(&e, c)
+	case domain.SetAccountSettings:
+		e.Action, e.TargetName, e.Request = domain.ActionSettingsUpdate, string(id), requestOf(c.Settings)
+	case domain.CreateAccount:
+		e.Action, e.TargetName = domain.ActionAccountCreate, c.Name
+	}
+	return e
+}
+
+func memberRefusal(e *domain.CommandRefused, cmd domain.MemberCommand) {
+	var target domain.IAMID
+	switch c := cmd.(type) {
+	case domain.AddMember:
+		e.Action, target, e.TargetName = domain.ActionMemberAdd, c.IAMID, c.Name
+	case domain.AddMembers:
+		e.Action = domain.ActionMemberAdd
+		if len(c.Members) > 0 {
+			target, e.TargetName = c.Members[0].IAMID, c.Members[0].Name
+		}
+	case domain.UpdateMember:
+		target = c.IAMID
+	case domain.RemoveMember:
+		e.Action, target = domain.ActionMemberRemove, c.IAMID
+	case domain.SetRoles:
+		target, e.Request = c.IAMID, requestOf(map[string]any{"roles": c.Roles})
+	case domain.SetParent:
+		target, e.Request = c.IAMID, requestOf(map[string]any{"parent": c.Parent})
+	case domain.SetFunctional:
+		target, e.Request = c.IAMID, requestOf(map[string]any{"functional": c.Functional})
+	case domain.SetMemberSettings:
+		target, e.Request = c.IAMID, requestOf(map[string]any{"allowed_ip_addresses": c.AllowedAddresses})
+	}
+	if domain.ValidID(string(target)) {
+		e.Target = string(target)
+	}
 }
 
 // newAccountID returns a random account id: 32 hex digits, as IBM's are.

@@ -55,6 +55,7 @@ type Directory struct {
 type keyEntry struct {
 	state    domain.KeyState
 	revision uint64
+	born     uint64 // Position of the key's first event; 0 until that is seen.
 }
 
 type accountEntry struct {
@@ -145,8 +146,13 @@ func (d *Directory) passed(raw eventlog.Raw) bool {
 	if !ok {
 		return false
 	}
-	if seen, ok := d.keys[domain.KeyID(id)]; !ok || raw.Revision > seen.revision {
+	seen, ok := d.keys[domain.KeyID(id)]
+	if !ok || raw.Revision > seen.revision {
 		return false
+	}
+	if raw.Revision == 0 {
+		seen.born = raw.Position
+		d.keys[domain.KeyID(id)] = seen
 	}
 	d.position = raw.Position
 	d.movedLocked()
@@ -195,10 +201,17 @@ func (d *Directory) applyKeyLocked(rec domain.Recorded) {
 		d.external[s.ID] = insert(d.external[s.ID], s.Account)
 		return
 	}
-	if old, ok := d.keys[s.ID]; ok && rec.Revision <= old.revision {
+	old, ok := d.keys[s.ID]
+	if rec.Revision == 0 {
+		old.born = rec.Position
+	}
+	if !ok || rec.Revision > old.revision {
+		old.state, old.revision = s, rec.Revision
+	}
+	d.keys[s.ID] = old
+	if rec.Revision < old.revision {
 		return
 	}
-	d.keys[s.ID] = keyEntry{state: s, revision: rec.Revision}
 	if s.SecretHash != "" {
 		d.byFingerprint[s.SecretHash] = s.ID
 	}
@@ -214,11 +227,29 @@ func (d *Directory) applyAccountLocked(rec domain.Recorded) {
 	}
 	entry.account, entry.next = entry.account.Evolve(rec), rec.Revision+1
 	d.accounts[id] = entry
-	for _, iam := range entry.account.Identities() {
-		d.accountsOf[iam] = insert(d.accountsOf[iam], id)
+	if e, ok := rec.Event.(domain.AccountCreated); ok {
+		d.belongsLocked(e.Owner, id)
+	}
+	if e, ok := rec.Event.(domain.MemberEvent); ok {
+		d.belongsLocked(e.Member(), id)
 	}
 	if e, ok := rec.Event.(domain.AccountCreated); ok && e.Source == "" && (d.home == "" || rec.Position < d.homePosition) {
 		d.home, d.homePosition = id, rec.Position
+	}
+}
+
+// belongsLocked brings the list of iam's accounts up to date with account.
+func (d *Directory) belongsLocked(iam domain.IAMID, account domain.AccountID) {
+	_, member := d.accounts[account].account.Member(iam)
+	if id, ok := domain.ServiceIDOf(iam); ok {
+		member = member || d.services[id].service.State().Account == account
+	}
+	if member {
+		d.accountsOf[iam] = insert(d.accountsOf[iam], account)
+		return
+	}
+	if i, ok := slices.BinarySearch(d.accountsOf[iam], account); ok {
+		d.accountsOf[iam] = slices.Concat(d.accountsOf[iam][:i], d.accountsOf[iam][i+1:]) // A copy: readers may hold the old one.
 	}
 }
 
@@ -417,11 +448,22 @@ func (d *Directory) Check(s domain.KeyState, t time.Time) error {
 		return refused("invalid_credential", "the API key is not known")
 	case domain.StatusActive:
 	}
+	return d.checkIdentityLocked(s)
+}
+
+// checkIdentityLocked returns nil if the identity of the key exists: its service ID is not
+// deleted, its user is a member of the key's account and was so ever since the key was made.
+func (d *Directory) checkIdentityLocked(s domain.KeyState) error {
 	if id, ok := domain.ServiceIDOf(s.IAMID); ok {
 		svc, known := d.services[id]
 		if !known || svc.gone || d.closed[domain.ServiceIDStream(id)] {
 			return refused("identity_invalid", "the service ID of the API key is deleted")
 		}
+		return nil
+	}
+	account := d.accounts[s.Account].account
+	if _, member := account.Member(s.IAMID); !member || account.RemovedAt(s.IAMID) > d.keys[s.ID].born {
+		return refused("identity_invalid", "the user of the API key is no member of its account")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -78,6 +79,11 @@ func keyState(id domain.KeyID, change ...func(*domain.KeyState)) domain.KeyState
 		f(&s)
 	}
 	return s
+}
+
+// of returns what makes a key that of another user.
+func of(iam domain.IAMID) func(*domain.KeyState) {
+	return func(s *domain.KeyState) { s.IAMID = iam }
 }
 
 func deleted(s *domain.KeyState)  { s.Deleted = true }
@@ -220,6 +226,7 @@ func TestAnEventThatCannotBeReadClosesItsKeyOnly(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- d.Run(ctx) }()
 		<-f.opened
+		f.deliveries <- eventlog.Delivery{Event: rawOf(t, at(domain.AccountStream("acct1"), 0, 5, domain.AccountCreated{Account: "acct1", Owner: "User-1"}))}
 		f.deliveries <- eventlog.Delivery{Event: rawOf(t, at(domain.KeyStream("k1"), 0, 10, domain.KeyCreated{After: keyState("k1")}))}
 		f.deliveries <- eventlog.Delivery{Event: rawOf(t, at(domain.KeyStream("k2"), 0, 20, domain.KeyCreated{After: keyState("k2")}))}
 		bad := rawOf(t, at(domain.KeyStream("k1"), 1, 30, domain.KeyEnabled{After: keyState("k1")}))
@@ -335,6 +342,9 @@ func TestCheckSaysWhyAKeyIsRefused(t *testing.T) {
 			{"a key a moment before its expiry", keyState("k", expiring), expiry.Add(-time.Millisecond), ""},
 			{"a key at its expiry", keyState("k", expiring), expiry, "key_expired"},
 			{"a key of a deleted service ID", keyState("k", service), t0, "identity_invalid"},
+			{"a key of a member", keyState("k", of("User-2")), t0, ""},
+			{"a key of nobody in its account", keyState("k", of("User-9")), t0, "identity_invalid"},
+			{"a key in an account that is not there", keyState("k", func(s *domain.KeyState) { s.Account = "acct9" }), t0, "identity_invalid"},
 		} {
 			got := ""
 			if e, ok := errors.AsType[*domain.Error](d.Check(tt.state, tt.at)); ok {
@@ -347,6 +357,81 @@ func TestCheckSaysWhyAKeyIsRefused(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// TestAUsersKeysEndWithItsMembershipForEver: whatever this node has applied of its own
+// before the log brought it, a key that was made before its user was removed is refused,
+// also when the user belongs to the account again; one made after that is not.
+func TestAUsersKeysEndWithItsMembershipForEver(t *testing.T) {
+	t.Parallel()
+	account, bob := domain.AccountStream("acct1"), of("User-2")
+	added := domain.MemberAdded{Account: "acct1", IAMID: "User-2", Name: "Bob"}
+	log := []domain.Recorded{
+		at(account, 0, 10, domain.AccountCreated{Account: "acct1", Owner: "User-1"}),
+		at(account, 1, 20, added),
+		at(domain.KeyStream("old"), 0, 30, domain.KeyCreated{After: keyState("old", bob)}),
+		at(account, 2, 40, domain.MemberRemoved{Account: "acct1", IAMID: "User-2"}),
+		at(account, 3, 50, added),
+		at(domain.KeyStream("new"), 0, 60, domain.KeyCreated{After: keyState("new", bob)}),
+		at(domain.KeyStream("old"), 1, 70, domain.KeyUpdated{After: keyState("old", bob)}),
+		at(domain.KeyStream("new"), 1, 80, domain.KeyUpdated{After: keyState("new", bob)}),
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		early := rapid.SliceOf(rapid.SampledFrom(log)).Draw(rt, "applied early")
+		synctest.Test(t, func(t *testing.T) {
+			f := newFeed()
+			d := auth.NewDirectory(f.follow, discard())
+			for _, rec := range early {
+				d.Apply(rec)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { _ = d.Run(ctx) }()
+			<-f.opened
+			for i, rec := range log {
+				f.deliveries <- eventlog.Delivery{Event: rawOf(t, rec)}
+				if i == 3 {
+					f.deliveries <- eventlog.Delivery{CaughtUp: true}
+					synctest.Wait()
+					if d.Standing("User-2", "acct1").Known() != d.Standing("User-2", "acct1").Member || d.Check(keyState("old", bob), t0) == nil {
+						rt.Error("the key of a user who was removed is valid")
+					}
+				}
+			}
+			f.deliveries <- eventlog.Delivery{CaughtUp: true}
+			synctest.Wait()
+			if err := d.Check(keyState("old", bob), t0); domain.CodeOf(err) != domain.Unauthenticated {
+				rt.Errorf("the old key of one who was added again: %v", err)
+			}
+			if err := d.Check(keyState("new", bob), t0); err != nil {
+				rt.Errorf("the new key: %v", err)
+			}
+			cancel()
+			synctest.Wait()
+		})
+	})
+}
+
+// TestWhoIsRemovedBelongsNowhere: neither the account nor the list of accounts knows it.
+func TestWhoIsRemovedBelongsNowhere(t *testing.T) {
+	t.Parallel()
+	d := auth.NewDirectory(nil, discard())
+	account := domain.AccountStream("acct1")
+	d.Apply(at(account, 0, 10, domain.AccountCreated{Account: "acct1", Owner: "User-1"}))
+	d.Apply(at(account, 1, 20, domain.MemberAdded{Account: "acct1", IAMID: "User-2"}))
+	d.Apply(at(domain.AccountStream("acct2"), 0, 25, domain.AccountCreated{Account: "acct2", Owner: "User-2"}))
+	before := d.AccountsOf("User-2")
+	d.Apply(at(account, 2, 30, domain.MemberRemoved{Account: "acct1", IAMID: "User-2"}))
+	if d.Standing("User-2", "acct1").Known() || !slices.Equal(d.AccountsOf("User-2"), []domain.AccountID{"acct2"}) {
+		t.Errorf("still known, in %v", d.AccountsOf("User-2"))
+	}
+	if diff := cmp.Diff([]domain.AccountID{"acct1", "acct2"}, before); diff != "" {
+		t.Errorf("what a reader held has changed: %s", diff)
+	}
+	d.Apply(at(account, 3, 40, domain.RolesSet{Account: "acct1", IAMID: "iam-ServiceId-7", New: []domain.Role{domain.RoleViewer}}))
+	d.Apply(at(account, 4, 50, domain.RolesSet{Account: "acct1", IAMID: "iam-ServiceId-7"}))
+	if len(d.AccountsOf("iam-ServiceId-7")) != 0 {
+		t.Error("a service ID without a role belongs to another's account")
+	}
 }
 
 func TestCallerScope(t *testing.T) {
