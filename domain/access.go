@@ -62,8 +62,9 @@ const (
 	ViewServiceIDs   View = "serviceids"
 	// ViewUsers are the users of an account. To whom reads, those that stand below it in the
 	// classic hierarchy are its own.
-	ViewUsers   View = "users"
-	ViewAccount View = "account"
+	ViewUsers    View = "users"
+	ViewSessions View = "sessions"
+	ViewAccount  View = "account"
 )
 
 // accessRule is a row of the table: who may do one of verbs to what is in view.
@@ -86,7 +87,7 @@ type accessRule struct {
 // accessTable is who may do what: the one place where that is written. What is not in it,
 // only keytrail itself may do. Decisions, the words of a refusal, and the filters that are
 // offered are all made from it.
-func accessTable() [26]accessRule {
+func accessTable() [27]accessRule {
 	const (
 		readers = viewer | operator | editor | administrator | auditor
 		makers  = operator | editor | administrator
@@ -115,6 +116,8 @@ func accessTable() [26]accessRule {
 
 		{view: ViewUsers, verbs: [6]Verb{VerbRead, VerbList}, own: true, members: true, roles: readers},
 		{view: ViewUsers, verbs: [6]Verb{VerbUpdate}, own: true, roles: administrator},
+
+		{view: ViewSessions, verbs: [6]Verb{VerbList, VerbDelete}, own: true, roles: administrator},
 
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightRead)}, roles: readers, words: "read the audit data of this account"},
 		{view: ViewAccount, verbs: [6]Verb{Verb(RightVerify)}, roles: verifier, words: "verify keys of this account"},
@@ -233,6 +236,12 @@ func AuthorizeKey(who Initiator, in Standing, verb Verb, key KeyState) error {
 // verb to it.
 func AuthorizeServiceID(who Initiator, in Standing, verb Verb, s ServiceIDState) error {
 	return authorize(who, in, ViewServiceIDs, verb, who.IAMID == s.IAMID && s.IAMID != "")
+}
+
+// AuthorizeSession says whether the identity who, standing so in the session's account, may
+// do verb to it.
+func AuthorizeSession(who Initiator, in Standing, verb Verb, s SessionState) error {
+	return authorize(who, in, ViewSessions, verb, who.IAMID == s.IAMID && s.IAMID != "")
 }
 
 // AuthorizeAccount says whether one who stands so in an account holds right there.

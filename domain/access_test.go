@@ -84,7 +84,7 @@ type question struct {
 // questions is every question there is.
 func questions() []question {
 	var all []question
-	for _, view := range []domain.View{domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys, domain.ViewServiceIDs, domain.ViewUsers} {
+	for _, view := range []domain.View{domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys, domain.ViewServiceIDs, domain.ViewSessions, domain.ViewUsers} {
 		for _, own := range []bool{true, false} {
 			for _, verb := range verbs() {
 				all = append(all, question{view, own, verb})
@@ -108,6 +108,8 @@ func (q question) ask(who domain.Initiator, in domain.Standing) error {
 		return domain.AuthorizeUser(who, in, q.verb, domain.Account{}, owner)
 	case domain.ViewServiceIDs:
 		return domain.AuthorizeServiceID(who, in, q.verb, domain.ServiceIDState{ID: "s", Account: home, IAMID: owner})
+	case domain.ViewSessions:
+		return domain.AuthorizeSession(who, in, q.verb, domain.SessionState{ID: "s", Account: home, IAMID: owner})
 	case domain.ViewAccount:
 		if q.verb == "operate" {
 			return domain.AuthorizeOperator(who, in, "do it")
@@ -281,7 +283,7 @@ func TestADecisionHasNoOtherReasons(t *testing.T) {
 		if got != alone {
 			t.Fatalf("%s with %+v: %t; one by one: %t", q, in, got, alone)
 		}
-		if q.view != domain.ViewServiceIDs && q.view != domain.ViewAccount && q.view != domain.ViewUsers {
+		if q.view != domain.ViewServiceIDs && q.view != domain.ViewSessions && q.view != domain.ViewAccount && q.view != domain.ViewUsers {
 			key := domain.KeyState{
 				Account: home, Kind: domain.KeyKind(q.view), Name: text.Draw(t, "key name"), CreatedBy: "User-1",
 				Locked: rapid.Bool().Draw(t, "locked"), Disabled: rapid.Bool().Draw(t, "disabled"), Deleted: rapid.Bool().Draw(t, "deleted"),

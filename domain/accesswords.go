@@ -76,6 +76,8 @@ func errUnknown(view View) *Error {
 		return errNoServiceID()
 	case ViewAccount, ViewUsers:
 		return errNoAccount()
+	case ViewSessions:
+		return errNoSession()
 	case ViewMine, ViewUserKeys, ViewServiceKeys, ViewExternalKeys:
 	}
 	return errNoKey()
@@ -123,6 +125,8 @@ func deed(rule accessRule, verb Verb) string {
 		one, all = "a service ID", "all service IDs"
 	case ViewUsers:
 		one, all = "another user", "all users"
+	case ViewSessions:
+		one, all = "another user's session", "all sessions"
 	}
 	if verb == VerbList {
 		return string(verb) + " " + all

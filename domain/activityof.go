@@ -28,6 +28,7 @@ type requestData struct {
 	Rule             string          `json:"rule_id,omitempty"`
 	Level            FindingLevel    `json:"level,omitempty"`
 	SHA256           string          `json:"sha256,omitempty"`
+	Cause            string          `json:"cause,omitempty"`
 	Complete         *bool           `json:"complete,omitempty"`
 }
 
@@ -60,6 +61,8 @@ func ActivityOf(rec Recorded) (Activity, bool) {
 		ofAccountEvent(&a, e)
 	case ServiceIDEvent:
 		ofServiceIDEvent(&a, e)
+	case SessionEvent:
+		ofSessionEvent(&a, e)
 	case CommandRefused:
 		ofRefusal(&a, e)
 	case AuditAccessed:

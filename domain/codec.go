@@ -24,6 +24,7 @@ func EventTypes() []string {
 		TypeKeyCreated, TypeKeyUpdated, TypeKeyLocked, TypeKeyUnlocked, TypeKeyDisabled, TypeKeyEnabled,
 		TypeKeyDeleted, TypeKeyObserved, TypeUsageRecorded, TypeCommandRefused, TypeAuditAccessed,
 		TypeFindingOpened, TypeFindingExtended, TypeUsageSegmentSealed, TypeUsageRangeCut, TypeLegalHoldSet, TypeLegalHoldReleased,
+		TypeSessionCreated, TypeSessionRefreshed, TypeSessionRevoked,
 	}
 }
 
@@ -83,7 +84,7 @@ func DecodeEvent(typ string, data []byte) (Event, error) {
 
 // decodeRare is DecodeEvent for what there is little of.
 func decodeRare(typ string, data []byte) (Event, error) {
-	for _, family := range []func(string, []byte) (Event, error){decodeAccount, decodeServiceID, decodeFinding, decodeHorizon} {
+	for _, family := range []func(string, []byte) (Event, error){decodeAccount, decodeServiceID, decodeFinding, decodeHorizon, decodeSession} {
 		if e, err := family(typ, data); e != nil || err != nil {
 			return e, err
 		}

@@ -50,6 +50,16 @@ type ServiceIDEvent interface {
 	isServiceIDEvent()
 }
 
+// SessionEvent is a fact about one session. It carries the session's whole state after it.
+//
+//sumtype:decl
+type SessionEvent interface {
+	Event
+	// State returns the session's state from the event's effective time on.
+	State() SessionState
+	isSessionEvent()
+}
+
 // HorizonEvent is a fact about what is kept of old usage.
 //
 //sumtype:decl

@@ -56,6 +56,13 @@ func sampleSeal() domain.UsageSegmentSealed {
 	}
 }
 
+func sampleSession() domain.SessionState {
+	return domain.SessionState{
+		ID: "s1", Account: "acct1", IAMID: "User-1", KeyID: "ApiKey-1", CreatedAt: t0, ExpiresAt: t0.Add(24 * time.Hour), EndsAt: t0.Add(2 * time.Hour),
+		RefreshedAt: t0.Add(time.Minute), Generation: 2, Address: "192.0.2.1", Agent: "cli", Over: true,
+	}
+}
+
 // samples holds one event of every type, with every field set.
 func samples() []domain.Event {
 	s := sampleState()
@@ -92,6 +99,9 @@ func samples() []domain.Event {
 		sampleSeal(),
 		domain.UsageRangeCut{Stream: "kt.usage-client-07", Segment: 2, Before: 10},
 		domain.LegalHoldSet{Hold: "case-7", Account: "acct1", Reason: "litigation"},
+		domain.SessionCreated{After: sampleSession()},
+		domain.SessionRefreshed{After: sampleSession()},
+		domain.SessionRevoked{Reason: domain.SessionReused, After: sampleSession()},
 		domain.LegalHoldReleased{Hold: "case-7", Account: "acct1", Reason: "settled"},
 	}...)
 }

@@ -23,7 +23,7 @@ func severityOfVerb(verb string) Severity {
 	switch verb {
 	case "update", "lock", "unlock", "disable", "enable", "expire", "set", "acknowledge", "suppress", "resolve", "reopen":
 		return SeverityWarning
-	case "delete", "purge", "rotate", "leak":
+	case "delete", "purge", "rotate", "leak", "revoke":
 		return SeverityCritical
 	}
 	return SeverityNormal

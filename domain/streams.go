@@ -18,6 +18,7 @@ const (
 	RefusedStreams   = "kt.refused-"
 	AccessStreams    = "kt.access-"
 	FindingStreams   = "kt.finding-"
+	SessionStreams   = "kt.session-"
 
 	// HorizonStream holds what was sealed of usage streams, LegalHoldStream the legal
 	// holds and the cuts.
@@ -43,6 +44,9 @@ func KeyStream(id KeyID) string { return KeyStreams + string(id) }
 func ExternalKeyStream(account AccountID, id KeyID) string {
 	return fmt.Sprintf("%sx%d.%s.%s", KeyStreams, len(account), account, id)
 }
+
+// SessionStream returns the stream of session id.
+func SessionStream(id string) string { return SessionStreams + id }
 
 // UsageSlotStream returns the stream of slot (0…63) of a class of usage.
 func UsageSlotStream(class string, slot int) string {
