@@ -18,6 +18,7 @@ const (
 	VerbDelete  Verb = "delete"
 	VerbLogin   Verb = "login"
 	VerbObserve Verb = "observe"
+	VerbAbandon Verb = "abandon"
 )
 
 // Right is what a role allows in a whole account, apart from single keys.
@@ -59,6 +60,7 @@ const (
 	ViewUserKeys     View = "user"
 	ViewServiceKeys  View = "serviceid"
 	ViewExternalKeys View = "external"
+	ViewClassicKeys  View = "classic"
 	ViewServiceIDs   View = "serviceids"
 	// ViewUsers are the users of an account. To whom reads, those that stand below it in the
 	// classic hierarchy are its own.
@@ -302,6 +304,8 @@ func viewOf(kind KeyKind) View {
 		return ViewServiceKeys
 	case KindExternal:
 		return ViewExternalKeys
+	case KindClassic:
+		return ViewClassicKeys
 	case KindUser:
 	}
 	return ViewUserKeys

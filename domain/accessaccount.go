@@ -15,6 +15,8 @@ func AuthorizeAccountChange(who Initiator, in Standing, a Account, cmd AccountCo
 		return AuthorizeAccount(who, in, RightAssign)
 	case SetAccountSettings:
 		return AuthorizeAccount(who, in, RightRestrict)
+	case SetAccountLimits:
+		return AuthorizeAccount(who, in, RightConfigure)
 	case CreateAccount:
 		return AuthorizeOperator(who, in, "make accounts")
 	default:

@@ -78,7 +78,7 @@ func errUnknown(view View) *Error {
 		return errNoAccount()
 	case ViewSessions:
 		return errNoSession()
-	case ViewMine, ViewUserKeys, ViewServiceKeys, ViewExternalKeys:
+	case ViewMine, ViewUserKeys, ViewServiceKeys, ViewExternalKeys, ViewClassicKeys:
 	}
 	return errNoKey()
 }
@@ -121,6 +121,8 @@ func deed(rule accessRule, verb Verb) string {
 		one, all = "a service ID's API key", "all service ID API keys"
 	case ViewExternalKeys:
 		one, all = "an external API key", "all external API keys"
+	case ViewClassicKeys:
+		one, all = "a classic infrastructure API key", "all classic infrastructure API keys"
 	case ViewServiceIDs:
 		one, all = "a service ID", "all service IDs"
 	case ViewUsers:

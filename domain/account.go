@@ -28,6 +28,7 @@ type Account struct {
 	members               map[IAMID]Member // Users, and service IDs that hold roles.
 	removed               map[IAMID]uint64 // By user, the position at which it was removed last.
 	settings              AccountSettings
+	limits                AccountLimits
 	last                  time.Time
 }
 
@@ -59,6 +60,8 @@ func (a Account) Evolve(rec Recorded) Account {
 		a = a.evolveMember(rec, e)
 	case AccountSettingsSet:
 		a.settings = e.New
+	case AccountLimitsSet:
+		a.limits = e.New
 	}
 	return a
 }
@@ -128,6 +131,8 @@ func (a Account) Decide(cmd AccountCommand) ([]Event, error) {
 		return a.decideMember(c)
 	case SetAccountSettings:
 		return a.setSettings(c)
+	case SetAccountLimits:
+		return a.setLimits(c)
 	default:
 		return nil, Errorf(Internal, "unexpected command %T", cmd)
 	}

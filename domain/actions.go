@@ -22,6 +22,10 @@ const (
 	ActionRolesSet       = "user-management.user.update"
 	ActionMemberUpdate   = "user-management.user.update"
 	ActionMemberRemove   = "user-management.user.delete"
+	ActionLimitsUpdate   = "iam-identity.account-limits.update"
+	ActionLimitsRead     = "iam-identity.account-limits.read"
+	ActionLimitNear      = "iam-identity.apikey-limit.near"
+	ActionLimitReach     = "iam-identity.apikey-limit.reach"
 	ActionFindingOpen    = "finding.open"
 	ActionFindingExtend  = "finding.extend"
 	ActionSegmentSeal    = "usage.segment.seal"
@@ -36,6 +40,8 @@ func keyObject(kind KeyKind) string {
 		return "serviceid-apikey"
 	case KindExternal:
 		return "external-apikey"
+	case KindClassic:
+		return "classic-apikey"
 	case KindUser:
 		return "user-apikey"
 	}

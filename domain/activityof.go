@@ -48,7 +48,8 @@ func (d requestData) encode() json.RawMessage {
 }
 
 // ActivityOf returns the activity record of a recorded event. It is false only for
-// usage batches, whose uses are records one by one: see [ActivityOfUse].
+// usage batches, whose uses are records one by one (see [ActivityOfUse]), and for
+// reservations, which say nothing that the events of their keys do not.
 func ActivityOf(rec Recorded) (Activity, bool) {
 	a := Activity{
 		ID: rec.ID.String(), EventTime: rec.Meta.EffectiveAt, Initiator: rec.Meta.Initiator,
@@ -71,6 +72,10 @@ func ActivityOf(rec Recorded) (Activity, bool) {
 		ofFindingEvent(&a, e)
 	case HorizonEvent:
 		ofHorizon(&a, e)
+	case ReservationEvent:
+		if !ofReservation(&a, e) {
+			return Activity{}, false
+		}
 	case UsageRecorded:
 		return Activity{}, false
 	}
@@ -109,6 +114,8 @@ func ofKey(a *Activity, key KeyEvent) {
 		verb, status, d.Changes = VerbEnable, 204, flip("disabled", s.Disabled)
 	case KeyDeleted:
 		verb, status = VerbDelete, 204
+	case KeyCreationAbandoned:
+		verb = VerbAbandon
 	case KeyObserved:
 		verb, d.Fact, d.SourceEvent = observedVerb(e.Fact), e.Fact, e.SourceEvent
 	}
@@ -169,7 +176,7 @@ func ofRefusal(a *Activity, e CommandRefused) {
 		InstanceName: e.TargetName, CompatAction: compatAction(e.Action), Code: e.Code, Request: e.Request,
 	}
 	switch {
-	case e.TargetKind == string(KindUser), e.TargetKind == string(KindServiceID), e.TargetKind == string(KindExternal):
+	case isKeyKind(KeyKind(e.TargetKind)):
 		a.KeyID = KeyID(e.Target)
 		a.TargetID = KeyCRN(a.Account, a.KeyID)
 		d.KeyID, d.KeyKind = a.KeyID, KeyKind(e.TargetKind)

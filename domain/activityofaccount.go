@@ -11,6 +11,8 @@ func ofAccountEvent(a *Activity, e AccountEvent) {
 		ofMemberEvent(a, e)
 	case AccountSettingsSet:
 		ofAccount(a, ActionSettingsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
+	case AccountLimitsSet:
+		ofAccount(a, ActionLimitsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
 	}
 }
 

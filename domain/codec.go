@@ -19,10 +19,12 @@ const usageMagic = "KTU1"
 // EventTypes returns the stored name of every event that this version reads.
 func EventTypes() []string {
 	return []string{
-		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeAccountSettings, TypeServiceIDCreated, TypeServiceIDDeleted,
+		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeAccountSettings, TypeAccountLimits, TypeServiceIDCreated, TypeServiceIDDeleted,
 		TypeMemberUpdated, TypeMemberRemoved, TypeParentSet, TypeFunctionalSet, TypeMemberSettingsSet,
 		TypeKeyCreated, TypeKeyUpdated, TypeKeyLocked, TypeKeyUnlocked, TypeKeyDisabled, TypeKeyEnabled,
-		TypeKeyDeleted, TypeKeyObserved, TypeUsageRecorded, TypeCommandRefused, TypeAuditAccessed,
+		TypeKeyDeleted, TypeKeyObserved, TypeKeyAbandoned,
+		TypeKeySlotTaken, TypeKeySlotFreed, TypeKeySlotsAdopted, TypeKeyLimitNeared, TypeKeyLimitReached, TypeKeyValueReserved, TypeKeyValueReleased,
+		TypeUsageRecorded, TypeCommandRefused, TypeAuditAccessed,
 		TypeFindingOpened, TypeFindingExtended, TypeUsageSegmentSealed, TypeUsageRangeCut, TypeLegalHoldSet, TypeLegalHoldReleased,
 		TypeSessionCreated, TypeSessionRefreshed, TypeSessionRevoked,
 	}
@@ -72,6 +74,10 @@ func DecodeEvent(typ string, data []byte) (Event, error) {
 		return decode[KeyDeleted](data)
 	case TypeKeyObserved:
 		return decode[KeyObserved](data)
+	case TypeKeySlotTaken:
+		return decode[KeySlotTaken](data)
+	case TypeKeySlotFreed:
+		return decode[KeySlotFreed](data)
 	case TypeUsageRecorded:
 		return decodeUsage(data)
 	case TypeCommandRefused:
@@ -84,7 +90,7 @@ func DecodeEvent(typ string, data []byte) (Event, error) {
 
 // decodeRare is DecodeEvent for what there is little of.
 func decodeRare(typ string, data []byte) (Event, error) {
-	for _, family := range []func(string, []byte) (Event, error){decodeAccount, decodeServiceID, decodeFinding, decodeHorizon, decodeSession} {
+	for _, family := range []func(string, []byte) (Event, error){decodeAccount, decodeServiceID, decodeKeyEnd, decodeReservation, decodeFinding, decodeHorizon, decodeSession} {
 		if e, err := family(typ, data); e != nil || err != nil {
 			return e, err
 		}
@@ -113,6 +119,33 @@ func decodeAccount(typ string, data []byte) (Event, error) {
 		return decode[FunctionalSet](data)
 	case TypeMemberSettingsSet:
 		return decode[MemberSettingsSet](data)
+	case TypeAccountLimits:
+		return decode[AccountLimitsSet](data)
+	}
+	return nil, nil //nolint:nilnil // It is another family's.
+}
+
+// decodeKeyEnd returns nil for what is none of the rare events of a key.
+func decodeKeyEnd(typ string, data []byte) (Event, error) {
+	if typ == TypeKeyAbandoned {
+		return decode[KeyCreationAbandoned](data)
+	}
+	return nil, nil //nolint:nilnil // It is another family's.
+}
+
+// decodeReservation returns nil for what is none of the rare ones of [ReservationEvent].
+func decodeReservation(typ string, data []byte) (Event, error) {
+	switch typ {
+	case TypeKeySlotsAdopted:
+		return decode[KeySlotsAdopted](data)
+	case TypeKeyLimitNeared:
+		return decode[KeyLimitNeared](data)
+	case TypeKeyLimitReached:
+		return decode[KeyLimitReached](data)
+	case TypeKeyValueReserved:
+		return decode[KeyValueReserved](data)
+	case TypeKeyValueReleased:
+		return decode[KeyValueReleased](data)
 	}
 	return nil, nil //nolint:nilnil // It is another family's.
 }

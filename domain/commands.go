@@ -74,6 +74,16 @@ type DeleteKey struct {
 	At time.Time
 }
 
+// AbandonKey ends a creation that did not come so far in time. Where the key was made after
+// all, it changes nothing. Only the system gives it.
+type AbandonKey struct {
+	ID      KeyID
+	Account AccountID
+	IAMID   IAMID
+	Kind    KeyKind
+	At      time.Time
+}
+
 // ObserveKey tells what another system's log says about its key. It is never
 // refused. Empty fields are taken from what is known already.
 type ObserveKey struct {
@@ -114,6 +124,9 @@ func (DeleteKey) Verb() Verb { return VerbDelete }
 // Verb implements [KeyCommand].
 func (ObserveKey) Verb() Verb { return VerbObserve }
 
+// Verb implements [KeyCommand].
+func (AbandonKey) Verb() Verb { return VerbAbandon }
+
 func (CreateKey) isKeyCommand()  {}
 func (UpdateKey) isKeyCommand()  {}
 func (LockKey) isKeyCommand()    {}
@@ -122,3 +135,4 @@ func (DisableKey) isKeyCommand() {}
 func (EnableKey) isKeyCommand()  {}
 func (DeleteKey) isKeyCommand()  {}
 func (ObserveKey) isKeyCommand() {}
+func (AbandonKey) isKeyCommand() {}

@@ -60,6 +60,15 @@ type SessionEvent interface {
 	isSessionEvent()
 }
 
+// ReservationEvent is a fact about what a key must have before it can be: a place among
+// those of its identity, and its value alone.
+//
+//sumtype:decl
+type ReservationEvent interface {
+	Event
+	isReservationEvent()
+}
+
 // HorizonEvent is a fact about what is kept of old usage.
 //
 //sumtype:decl

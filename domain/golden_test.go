@@ -85,6 +85,21 @@ func samples() []domain.Event {
 		domain.KeyEnabled{After: s},
 		domain.KeyDeleted{After: s},
 		domain.KeyObserved{Fact: domain.ObservedCreated, SourceEvent: "src-1", After: s},
+		domain.KeyCreationAbandoned{After: s},
+		domain.KeySlotTaken{
+			Account: "acct1", IAMID: "User-1", KeyID: "ApiKey-2", Kind: domain.KindUser, Predecessor: "ApiKey-1",
+			ValueHash: "hmac-sha256:00ff", Used: 3, Limit: 20,
+		},
+		domain.KeySlotFreed{Account: "acct1", IAMID: "User-1", KeyID: "ApiKey-2", Used: 2, Limit: 20},
+		domain.KeySlotsAdopted{Account: "acct1", IAMID: "User-1", KeyIDs: []domain.KeyID{"ApiKey-1"}, Rest: 1, Used: 1},
+		domain.KeyLimitNeared{Account: "acct1", IAMID: "User-1", Used: 18, Limit: 20},
+		domain.KeyLimitReached{Account: "acct1", IAMID: "User-1", Used: 20, Limit: 20},
+		domain.KeyValueReserved{Account: "acct1", KeyID: "ApiKey-2"},
+		domain.KeyValueReleased{Account: "acct1", KeyID: "ApiKey-2"},
+		domain.AccountLimitsSet{
+			Account: "acct1", Old: domain.AccountLimits{KeysPerIdentity: 20},
+			New: domain.AccountLimits{KeysPerIdentity: 30, Identities: map[domain.IAMID]int{"User-1": 40}},
+		},
 		domain.UsageRecorded{Batch: domain.UsageBatch{
 			Batch: "b1", Caller: "User-1", BodyHash: "aa", First: 1, Lines: 3, Last: true, Count: 2, Rejected: 1, Repeated: 1,
 			From: t0, To: t0.Add(time.Minute), NetworkDB: "2026-01", Columns: []byte{1, 2, 3},

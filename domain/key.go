@@ -157,6 +157,8 @@ func (k Key) Decide(cmd KeyCommand) ([]Event, error) {
 		return k.delete(c)
 	case ObserveKey:
 		return k.observe(c)
+	case AbandonKey:
+		return k.abandon(c), nil
 	default:
 		return nil, fmt.Errorf("domain: decide: unexpected command %T", cmd)
 	}
@@ -290,6 +292,18 @@ func (k Key) delete(c DeleteKey) ([]Event, error) {
 	after := k.changed(k.state, k.NextEffective(c.At))
 	after.Deleted = true
 	return []Event{KeyDeleted{After: after}}, nil
+}
+
+// abandon closes the history of a key that was never made.
+func (k Key) abandon(c AbandonKey) []Event {
+	if k.Exists() {
+		return nil
+	}
+	at := k.NextEffective(c.At)
+	return []Event{KeyCreationAbandoned{After: KeyState{
+		ID: c.ID, Account: c.Account, IAMID: c.IAMID, Kind: c.Kind, Version: 1, Deleted: true,
+		CreatedAt: at, CreatedBy: SystemIAMID, ModifiedAt: at,
+	}}}
 }
 
 // changed returns s as the next version, modified at at.

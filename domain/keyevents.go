@@ -10,7 +10,19 @@ const (
 	KindUser      KeyKind = "user"
 	KindServiceID KeyKind = "serviceid"
 	KindExternal  KeyKind = "external"
+	// KindClassic is a key of classic infrastructure: a user has one at a time, and can read
+	// its value again.
+	KindClassic KeyKind = "classic"
 )
+
+// isKeyKind reports whether k is a kind of key.
+func isKeyKind(k KeyKind) bool {
+	switch k {
+	case KindUser, KindServiceID, KindExternal, KindClassic:
+		return true
+	}
+	return false
+}
 
 // LeakAction says what happens to a key when it is reported leaked.
 type LeakAction string
@@ -122,6 +134,13 @@ type KeyDeleted struct {
 	After KeyState `json:"after"`
 }
 
+// KeyCreationAbandoned records that a key will never be: who was to create it did not come
+// so far in time. It stands where its creation would, so that a creator who is merely slow
+// loses. After is a deleted key.
+type KeyCreationAbandoned struct {
+	After KeyState `json:"after"`
+}
+
 // ObservedFact is what a source's log said about an external key.
 type ObservedFact string
 
@@ -148,14 +167,15 @@ type KeyObserved struct {
 
 // Stored names of the key events.
 const (
-	TypeKeyCreated  = "apikey.created.v1"
-	TypeKeyUpdated  = "apikey.updated.v1"
-	TypeKeyLocked   = "apikey.locked.v1"
-	TypeKeyUnlocked = "apikey.unlocked.v1"
-	TypeKeyDisabled = "apikey.disabled.v1"
-	TypeKeyEnabled  = "apikey.enabled.v1"
-	TypeKeyDeleted  = "apikey.deleted.v1"
-	TypeKeyObserved = "apikey.observed.v1"
+	TypeKeyCreated   = "apikey.created.v1"
+	TypeKeyUpdated   = "apikey.updated.v1"
+	TypeKeyLocked    = "apikey.locked.v1"
+	TypeKeyUnlocked  = "apikey.unlocked.v1"
+	TypeKeyDisabled  = "apikey.disabled.v1"
+	TypeKeyEnabled   = "apikey.enabled.v1"
+	TypeKeyDeleted   = "apikey.deleted.v1"
+	TypeKeyObserved  = "apikey.observed.v1"
+	TypeKeyAbandoned = "apikey.creation-abandoned.v1"
 )
 
 // Type implements [Event].
@@ -182,6 +202,9 @@ func (KeyDeleted) Type() string { return TypeKeyDeleted }
 // Type implements [Event].
 func (KeyObserved) Type() string { return TypeKeyObserved }
 
+// Type implements [Event].
+func (KeyCreationAbandoned) Type() string { return TypeKeyAbandoned }
+
 // State implements [KeyEvent].
 func (e KeyCreated) State() KeyState { return e.After }
 
@@ -206,20 +229,25 @@ func (e KeyDeleted) State() KeyState { return e.After }
 // State implements [KeyEvent].
 func (e KeyObserved) State() KeyState { return e.After }
 
-func (KeyCreated) isEvent()  {}
-func (KeyUpdated) isEvent()  {}
-func (KeyLocked) isEvent()   {}
-func (KeyUnlocked) isEvent() {}
-func (KeyDisabled) isEvent() {}
-func (KeyEnabled) isEvent()  {}
-func (KeyDeleted) isEvent()  {}
-func (KeyObserved) isEvent() {}
+// State implements [KeyEvent].
+func (e KeyCreationAbandoned) State() KeyState { return e.After }
 
-func (KeyCreated) isKeyEvent()  {}
-func (KeyUpdated) isKeyEvent()  {}
-func (KeyLocked) isKeyEvent()   {}
-func (KeyUnlocked) isKeyEvent() {}
-func (KeyDisabled) isKeyEvent() {}
-func (KeyEnabled) isKeyEvent()  {}
-func (KeyDeleted) isKeyEvent()  {}
-func (KeyObserved) isKeyEvent() {}
+func (KeyCreated) isEvent()           {}
+func (KeyUpdated) isEvent()           {}
+func (KeyLocked) isEvent()            {}
+func (KeyUnlocked) isEvent()          {}
+func (KeyDisabled) isEvent()          {}
+func (KeyEnabled) isEvent()           {}
+func (KeyDeleted) isEvent()           {}
+func (KeyObserved) isEvent()          {}
+func (KeyCreationAbandoned) isEvent() {}
+
+func (KeyCreated) isKeyEvent()           {}
+func (KeyUpdated) isKeyEvent()           {}
+func (KeyLocked) isKeyEvent()            {}
+func (KeyUnlocked) isKeyEvent()          {}
+func (KeyDisabled) isKeyEvent()          {}
+func (KeyEnabled) isKeyEvent()           {}
+func (KeyDeleted) isKeyEvent()           {}
+func (KeyObserved) isKeyEvent()          {}
+func (KeyCreationAbandoned) isKeyEvent() {}

@@ -14,6 +14,8 @@ const (
 	AccountStreams   = "kt.account-"
 	ServiceIDStreams = "kt.serviceid-"
 	KeyStreams       = "kt.apikey-"
+	KeySlotStreams   = "kt.keyslots-"
+	KeyValueStreams  = "kt.keyvalue-"
 	UsageStreams     = "kt.usage-"
 	RefusedStreams   = "kt.refused-"
 	AccessStreams    = "kt.access-"
@@ -47,6 +49,20 @@ func ExternalKeyStream(account AccountID, id KeyID) string {
 
 // SessionStream returns the stream of session id.
 func SessionStream(id string) string { return SessionStreams + id }
+
+// KeySlotStream returns the stream of the slots of an identity in an account, for keys of
+// that kind: classic keys have one of their own. The account is length-prefixed.
+func KeySlotStream(account AccountID, iam IAMID, kind KeyKind) string {
+	pool := ""
+	if kind == KindClassic {
+		pool = "classic."
+	}
+	return fmt.Sprintf("%s%s%d.%s.%s", KeySlotStreams, pool, len(account), account, iam)
+}
+
+// KeyValueStream returns the stream of a value that a caller chose, of which fingerprint is
+// the keyed one.
+func KeyValueStream(fingerprint string) string { return KeyValueStreams + fingerprint }
 
 // UsageSlotStream returns the stream of slot (0…63) of a class of usage.
 func UsageSlotStream(class string, slot int) string {

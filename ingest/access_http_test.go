@@ -27,6 +27,7 @@ const strangerPersona = "Stranger"
 func newAccessWorld(t *testing.T) *accessWorld {
 	t.Helper()
 	n := newNode(t)
+	n.limit(1000)
 	w := &accessWorld{node: n, callers: map[string]string{"Owner": n.admin}, iam: map[string]domain.IAMID{"Owner": n.boot.Owner}}
 	add := func(name string, roles ...domain.Role) {
 		w.iam[name] = domain.IAMID("User-" + strings.ReplaceAll(name, " ", ""))

@@ -63,6 +63,8 @@ func accountRefusal(id domain.AccountID, cmd domain.AccountCommand) domain.Comma
 		memberRefusal(&e, c)
 	case domain.SetAccountSettings:
 		e.Action, e.TargetName, e.Request = domain.ActionSettingsUpdate, string(id), requestOf(c.Settings)
+	case domain.SetAccountLimits:
+		e.Action, e.TargetName, e.Request = domain.ActionLimitsUpdate, string(id), requestOf(c.Limits)
 	case domain.CreateAccount:
 		e.Action, e.TargetName = domain.ActionAccountCreate, c.Name
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.com/keytrail/domain"
+	"example.com/keytrail/internal/auth"
 	"example.com/keytrail/internal/eventlog"
 	"example.com/keytrail/internal/keystore"
 )
@@ -210,6 +211,12 @@ func (cfg BootstrapConfig) append(ctx context.Context, stream string, events []d
 		return logError("append to "+stream, err)
 	}
 	return nil
+}
+
+// systemOrder is an act of keytrail itself on one thing. Two nodes that do it at the same
+// time give the same order: what it appends is one.
+func systemOrder(act, thing string) Order {
+	return Order{Caller: auth.NewCaller(systemInitiator(), nil), CorrelationID: act + " " + thing, RequestID: act + " " + thing}
 }
 
 // systemInitiator is keytrail itself.

@@ -34,6 +34,8 @@ type Order struct {
 	Caller auth.Caller
 	// CorrelationID is one for everything that the request causes.
 	CorrelationID string
+	// CausationID is the id of the event that the command follows from, if one did.
+	CausationID string
 	// RequestID is unique to the request, and never the caller's choice: event ids are
 	// derived from it.
 	RequestID string
@@ -59,6 +61,9 @@ type Commands struct {
 	accounts *folds[domain.Account]
 	services *folds[domain.ServiceID]
 	holds    *folds[domain.LegalHolds]
+	slots    *folds[domain.KeySlots]
+	values   *folds[domain.ReservedValue]
+	slotting slotQueues
 
 	mu      sync.Mutex // Guards written.
 	written map[domain.AccountID]uint64
@@ -66,12 +71,15 @@ type Commands struct {
 
 // NewCommands returns the commands of one node.
 func NewCommands(cfg CommandsConfig) *Commands {
-	return &Commands{
+	s := &Commands{
 		cfg: cfg, written: map[domain.AccountID]uint64{},
 		keys:     newFolds(rememberedMax, domain.Key{}.Tip()),
 		accounts: newFolds(rememberedMax, domain.Account{}), services: newFolds(rememberedMax, domain.ServiceID{}),
 		holds: newFolds(1, domain.LegalHolds{}),
+		slots: newFolds(rememberedMax, domain.KeySlots{}), values: newFolds(rememberedMax, domain.ReservedValue{}),
 	}
+	s.slots.tries = keySlotTries
+	return s
 }
 
 // LastWritten returns the position of the last event that this node wrote for account,
@@ -94,6 +102,11 @@ type decision struct {
 	account domain.AccountID
 	events  []domain.Event
 	at      time.Time
+	// orders are those that the events follow from, one each, where they are several's.
+	orders []Order
+	// told says that the decision also tells somebody that he is refused, or that there is
+	// nothing to do.
+	told bool
 }
 
 // transact folds stream, lets decide judge, and appends what it decides at exactly the
@@ -102,7 +115,7 @@ type decision struct {
 // the last old one. fresh says that stream has a name that was made at random just now: it
 // is not read first.
 func transact[S evolving[S]](ctx context.Context, s *Commands, known *folds[S], o Order, stream string, fresh bool, decide func(S) (decision, error)) (folded[S], error) {
-	for try := range appendTries {
+	for try := range known.tries {
 		// The first try goes by what this node remembers, or knows to be new: if the stream
 		// has grown, the append fails at its exact revision. A refusal, or that there is
 		// nothing to do, is told only of the stream as it is.
@@ -115,7 +128,7 @@ func transact[S evolving[S]](ctx context.Context, s *Commands, known *folds[S], 
 			current = true
 		}
 		d, err := decide(f.state)
-		if !current && (err != nil || len(d.events) == 0) {
+		if !current && (err != nil || len(d.events) == 0 || d.told) {
 			if f, err = foldNow(ctx, s.cfg.Log, known, stream); err != nil {
 				return f, err
 			}
@@ -156,13 +169,16 @@ func (s *Commands) append(ctx context.Context, o Order, stream string, next uint
 	proposed := make([]eventlog.Proposed, len(d.events))
 	facts := make([]domain.Recorded, len(d.events))
 	for i, e := range d.events {
-		revision := next + uint64(i)
+		revision, by := next+uint64(i), o
+		if d.orders != nil {
+			by = d.orders[i]
+		}
 		rec := domain.Recorded{
 			Stream: stream, Revision: revision, Type: e.Type(), Event: e,
-			ID: domain.DeriveID("command", stream, strconv.FormatUint(revision, 10), o.RequestID, strconv.Itoa(try)),
+			ID: domain.DeriveID("command", stream, strconv.FormatUint(revision, 10), by.RequestID, strconv.Itoa(try)),
 			Meta: domain.Metadata{
 				Schema: domain.MetadataSchema, EffectiveAt: d.at.Add(time.Duration(i) * time.Millisecond),
-				Initiator: o.Caller.Initiator, CorrelationID: o.CorrelationID,
+				Initiator: by.Caller.Initiator, CorrelationID: by.CorrelationID, CausationID: by.CausationID,
 			},
 		}
 		p, err := eventlog.Propose(rec.ID, e, rec.Meta)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/keytrail/domain"
@@ -29,10 +30,12 @@ type NewKey struct {
 	SupportSessions bool              `json:"support_sessions,omitempty"`
 	Locked          bool              `json:"lock,omitempty"`
 	Disabled        bool              `json:"disabled,omitempty"`
+	// Value is the caller's own choice of a value; empty = keytrail makes one.
+	Value keystore.Secret `json:"-"`
 }
 
 // CreateKey makes a key and returns it without history, and its value, which nobody can
-// read again.
+// read again. Nothing is written for what is refused for its form or for lack of rights.
 func (s *Commands) CreateKey(ctx context.Context, o Order, n NewKey) (domain.Key, keystore.Secret, uint64, error) {
 	if n.Account == "" {
 		n.Account = o.Caller.Initiator.Account
@@ -41,35 +44,110 @@ func (s *Commands) CreateKey(ctx context.Context, o Order, n NewKey) (domain.Key
 	if _, ok := domain.ServiceIDOf(n.IAMID); ok {
 		kind = domain.KindServiceID
 	}
-	asked := domain.KeyState{Account: n.Account, IAMID: n.IAMID, Kind: kind, Name: n.Name}
 	if !domain.ValidID(string(n.IAMID)) {
 		return domain.Key{}, keystore.Secret{}, 0, domain.Errorf(domain.Invalid, "is required: the identity that the key will act as").
 			WithField("iam_id").WithMessageCode("missing_iam_id")
 	}
-	secret, err := keystore.NewKeyValue(s.cfg.Random)
-	if err != nil {
-		return domain.Key{}, keystore.Secret{}, 0, fmt.Errorf("make key value: %w", err)
+	asked := domain.KeyState{Account: n.Account, IAMID: n.IAMID, Kind: kind, Name: n.Name}
+	m, err := s.newKey(o, kind, n)
+	if err == nil {
+		err = s.mayCreate(o, asked)
 	}
-	id, err := s.newUUID()
-	if err != nil {
-		return domain.Key{}, keystore.Secret{}, 0, err
-	}
-	cmd := domain.CreateKey{
-		ID: domain.KeyID("ApiKey-" + id), Account: n.Account, IAMID: n.IAMID, Kind: kind, Name: n.Name, Description: n.Description,
-		ExpiresAt: n.ExpiresAt, ActionOnLeak: n.ActionOnLeak, SupportSessions: n.SupportSessions,
-		Locked: n.Locked, Disabled: n.Disabled, SecretHash: s.cfg.Store.FingerprintSecret(secret),
-		By: o.Caller.Initiator, At: s.cfg.Now(),
-	}
-	f, err := transact(ctx, s, s.keys, o, domain.KeyStream(cmd.ID), true, func(key domain.Key) (decision, error) {
-		if err := s.mayCreate(o, asked); err != nil {
-			return decision{}, err
-		}
-		return decideKey(key, cmd, cmd.At)
-	})
 	if err != nil {
 		return domain.Key{}, keystore.Secret{}, 0, s.refuse(ctx, o, keyRefusal(domain.VerbCreate, asked, n), err)
 	}
-	return f.state, secret, f.position, nil
+	m.may = func() error { return s.mayCreate(o, asked) }
+	f, err := s.makeKey(ctx, o, m)
+	if err != nil {
+		return domain.Key{}, keystore.Secret{}, 0, s.refuse(ctx, o, keyRefusal(domain.VerbCreate, asked, n), err)
+	}
+	return f.state, m.secret, f.position, nil
+}
+
+// keyMaking is a key on its way into the log.
+type keyMaking struct {
+	cmd    domain.CreateKey
+	secret keystore.Secret
+	chosen bool         // The value is the caller's choice.
+	may    func() error // Says whether it still may be made.
+}
+
+// newKey returns what is to be made of n: well formed, whoever asks for it.
+func (s *Commands) newKey(o Order, kind domain.KeyKind, n NewKey) (keyMaking, error) {
+	m := keyMaking{secret: n.Value, chosen: !n.Value.Empty()}
+	var err error
+	if m.chosen {
+		err = checkChosen(n)
+	} else {
+		m.secret, err = keystore.NewKeyValue(s.cfg.Random)
+	}
+	if err != nil {
+		return m, fmt.Errorf("key value: %w", err)
+	}
+	id, err := s.newUUID()
+	if err != nil {
+		return m, err
+	}
+	m.cmd = domain.CreateKey{
+		ID: domain.KeyID("ApiKey-" + id), Account: n.Account, IAMID: n.IAMID, Kind: kind, Name: n.Name, Description: n.Description,
+		ExpiresAt: n.ExpiresAt, ActionOnLeak: n.ActionOnLeak, SupportSessions: n.SupportSessions,
+		Locked: n.Locked, Disabled: n.Disabled, SecretHash: s.cfg.Store.FingerprintSecret(m.secret),
+		By: o.Caller.Initiator, At: s.cfg.Now(),
+	}
+	_, err = domain.Key{}.Decide(m.cmd)
+	return m, err //nolint:wrapcheck // The domain's words are the answer.
+}
+
+// checkChosen refuses a value of the caller's own that cannot be one, or that stands where
+// everybody can read it.
+func checkChosen(n NewKey) error {
+	value := n.Value.Reveal()
+	if err := domain.CheckChosenValue(value); err != nil {
+		return err //nolint:wrapcheck // The domain's words are the answer.
+	}
+	for _, f := range []struct{ field, text string }{{"name", n.Name}, {"description", n.Description}} {
+		if strings.Contains(f.text, value) {
+			return domain.Errorf(domain.Invalid, "holds the key's value").WithField(f.field).WithMessageCode("holds_secret")
+		}
+	}
+	return nil
+}
+
+// makeKey is the saga of a creation: see slots.go.
+func (s *Commands) makeKey(ctx context.Context, o Order, m keyMaking) (folded[domain.Key], error) {
+	k := keySlot{account: m.cmd.Account, iam: m.cmd.IAMID, kind: m.cmd.Kind, id: m.cmd.ID}
+	valueHash := ""
+	if m.chosen {
+		valueHash = m.cmd.SecretHash
+		if err := s.valueTaken(ctx, k, valueHash); err != nil {
+			return folded[domain.Key]{}, err
+		}
+	}
+	if err := s.takeSlot(ctx, o, k, "", valueHash); err != nil {
+		return folded[domain.Key]{}, err
+	}
+	f, err := s.fillSlot(ctx, o, k, m)
+	if err != nil && !doubtful(err) {
+		// It was certainly not made: what was kept for it is given back now, not after the
+		// grace. What fails of that is left to whoever settles next.
+		_, _ = s.settle(ctx, k, domain.KeySlot{KeyID: k.id, Kind: k.kind, ValueHash: valueHash})
+	}
+	return f, err
+}
+
+// fillSlot makes the key for which a slot is taken.
+func (s *Commands) fillSlot(ctx context.Context, o Order, k keySlot, m keyMaking) (folded[domain.Key], error) {
+	if m.chosen {
+		if err := s.reserveValue(ctx, o, k, m.cmd.SecretHash); err != nil {
+			return folded[domain.Key]{}, err
+		}
+	}
+	return transact(ctx, s, s.keys, o, domain.KeyStream(k.id), true, func(key domain.Key) (decision, error) {
+		if err := m.may(); err != nil {
+			return decision{}, err
+		}
+		return decideKey(key, m.cmd, m.cmd.At)
+	})
 }
 
 // mayCreate checks the account, the rights and the identity that the key would act as.
@@ -108,6 +186,9 @@ func (s *Commands) ChangeKey(ctx context.Context, o Order, ref KeyRef, cmd domai
 	})
 	if err != nil {
 		return domain.Key{}, 0, s.refuse(ctx, o, keyRefusal(cmd.Verb(), target, request), err)
+	}
+	if f.state.State().Deleted {
+		s.ended(ctx, o, f.state.State())
 	}
 	return f.state, f.position, nil
 }

@@ -34,8 +34,9 @@ func (f folded[S]) with(rec domain.Recorded) folded[S] {
 // log only grows; whether there is more is for the reader to ask. It is safe for
 // concurrent use.
 type folds[S evolving[S]] struct {
-	max  int
-	zero S // The fold of no event.
+	max   int
+	zero  S   // The fold of no event.
+	tries int // How often a command on such a stream is decided at most.
 
 	mu     sync.Mutex // Guards all below.
 	byName map[string]*list.Element
@@ -51,7 +52,7 @@ type rememberedFold[S evolving[S]] struct {
 
 // newFolds returns an empty memory of at most streamsMax streams.
 func newFolds[S evolving[S]](streamsMax int, zero S) *folds[S] {
-	return &folds[S]{max: streamsMax, zero: zero, byName: map[string]*list.Element{}, once: list.New(), again: list.New()}
+	return &folds[S]{max: streamsMax, zero: zero, tries: appendTries, byName: map[string]*list.Element{}, once: list.New(), again: list.New()}
 }
 
 // get returns what is remembered of stream.

@@ -96,9 +96,9 @@ func bindNewKey(c *gin.Context) (NewKey, error) {
 	if err := httpx.BindJSON(c, &b); err != nil {
 		return NewKey{}, err //nolint:wrapcheck // Worded for the caller.
 	}
-	if b.APIKey != nil {
-		return NewKey{}, domain.Errorf(domain.Invalid, "values of the caller's own are not taken; keytrail makes the value").
-			WithField("apikey").WithMessageCode("own_value_not_taken")
+	value, err := chosenValue(b.APIKey)
+	if err != nil {
+		return NewKey{}, err
 	}
 	if b.StoreValue != nil && *b.StoreValue {
 		return NewKey{}, domain.Errorf(domain.Invalid, "values are not stored; the value is shown at creation only").
@@ -114,8 +114,16 @@ func bindNewKey(c *gin.Context) (NewKey, error) {
 	}
 	return NewKey{
 		Account: b.AccountID, IAMID: b.IAMID, Name: b.Name, Description: b.Description, ExpiresAt: b.ExpiresAt,
-		ActionOnLeak: b.ActionWhenLeaked, SupportSessions: b.SupportSessions, Locked: locked, Disabled: disabled,
+		ActionOnLeak: b.ActionWhenLeaked, SupportSessions: b.SupportSessions, Locked: locked, Disabled: disabled, Value: value,
 	}, nil
+}
+
+// chosenValue returns the value that a caller chose, or none.
+func chosenValue(text *string) (keystore.Secret, error) {
+	if text == nil {
+		return keystore.Secret{}, nil
+	}
+	return keystore.NewSecret(*text), domain.CheckChosenValue(*text) //nolint:wrapcheck // The domain's words are the answer.
 }
 
 func boolHeader(c *gin.Context, name string) (bool, error) {
@@ -301,6 +309,10 @@ func actionOf(c *gin.Context) string {
 		return domain.ActionKeyVerify
 	case "POST /v1/accounts":
 		return domain.ActionAccountCreate
+	case "PUT /v1/accounts/:id/limits/identity":
+		return domain.ActionLimitsUpdate
+	case "POST /v1/accounts/:id/limits/identity":
+		return domain.ActionLimitsRead
 	case "POST /v1/usage", "POST /v1/imports/cloudtrail":
 		return domain.ActionUsageRecord
 	case "POST /v1/serviceids":

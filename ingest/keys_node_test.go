@@ -385,6 +385,12 @@ func (n *node) member(iam domain.IAMID, roles ...domain.Role) string {
 	return secret.Reveal()
 }
 
+// limit sets how many keys each identity of the first account may have.
+func (n *node) limit(keys int) {
+	n.tb.Helper()
+	n.must(http.StatusOK, n.call(n.admin, "PUT", "/v1/accounts/"+string(n.boot.Account)+"/limits/identity", map[string]any{"apikeys_per_identity": keys}))
+}
+
 // events returns the log of streams with prefix.
 func (n *node) events(prefix string) []domain.Recorded {
 	n.tb.Helper()

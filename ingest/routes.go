@@ -103,6 +103,7 @@ func (h *KeyAPI) Routes() apidoc.Table {
 		h.keyRoutes(),
 		h.verifyRoutes(),
 		h.accountRoutes(),
+		h.limitRoutes(),
 		h.holdRoutes(),
 		h.emptyRoutes(),
 	)

@@ -77,6 +77,7 @@ type app struct {
 	refusals  *ingest.Refusals
 	access    *ingest.AccessLog
 	commands  *ingest.Commands
+	reconcile *ingest.Reconciler
 	usage     *ingest.Usage
 	recorder  *ingest.UsageRecorder
 	importer  *ingest.Importer
@@ -190,6 +191,10 @@ func (a *app) buildIngest() error {
 	a.access = ingest.NewAccessLog(events, writer, a.nonce, a.now)
 	a.commands = ingest.NewCommands(ingest.CommandsConfig{
 		Log: events, Directory: a.directory, Store: a.keys, Refusals: a.refusals, Now: a.now, Random: rand.Reader,
+	})
+	a.reconcile = ingest.NewReconciler(ingest.ReconcilerConfig{
+		Commands: a.commands, Directory: a.directory, Follow: auth.FollowLog(events), Now: a.now,
+		Logger: a.log.With(slog.String("component", "reconciler")), Grace: ingest.DefaultGrace,
 	})
 	a.recorder, err = ingest.NewUsageRecorder(ingest.UsageRecorderConfig{Log: events, Writer: writer, Nonce: a.nonce, Now: a.now, Logger: a.log})
 	if err != nil {

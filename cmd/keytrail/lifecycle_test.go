@@ -27,6 +27,15 @@ func (s *system) me() (iamID, account string) {
 	return out.IAMID, out.AccountID
 }
 
+// manyKeys lets identities have more keys than anybody makes by hand.
+func (s *system) manyKeys() {
+	s.t.Helper()
+	_, account := s.me()
+	if err := s.post(http.MethodPut, "/v1/accounts/"+account+"/limits/identity", map[string]int{"apikeys_per_identity": 100_000}, nil); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func TestTheGoldenRunLeavesItsSevenRecords(t *testing.T) {
 	s := newSystem(t)
 	iam, _ := s.me()

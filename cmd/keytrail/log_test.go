@@ -272,6 +272,7 @@ func TestLogCommandsSayWhatToDo(t *testing.T) {
 func TestABackupOfARunningServerRestores(t *testing.T) {
 	s := newSystem(t)
 	iam, account := s.me()
+	s.manyKeys()
 	name := func(i int) string { return fmt.Sprintf("backed-up-%04d", i) }
 	var acknowledged atomic.Int64
 	create := func() error {

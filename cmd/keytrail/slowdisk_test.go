@@ -25,6 +25,7 @@ const (
 func TestASlowDiskMakesAnswersSlowWithinABound(t *testing.T) {
 	s := newSystem(t)
 	iam, _ := s.me()
+	s.manyKeys()
 	n := &node{in: &installation{t: t}, name: "n", Server: s.srv, api: s.api}
 	first, _, status := n.create(iam, "first")
 	if status != http.StatusCreated {

