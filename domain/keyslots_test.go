@@ -134,10 +134,10 @@ func TestSlotsAreAValueThatCountsRight(t *testing.T) {
 			before, used := s, s.Used()
 			for _, e := range events {
 				s = s.Evolve(domain.Recorded{Event: e})
-				switch e := e.(type) {
-				case domain.KeySlotTaken:
+				if e, ok := e.(domain.KeySlotTaken); ok {
 					plain[e.KeyID] = e.Predecessor
-				case domain.KeySlotFreed:
+				}
+				if e, ok := e.(domain.KeySlotFreed); ok {
 					delete(plain, e.KeyID)
 					for next, of := range plain {
 						if of == e.KeyID {
