@@ -11,15 +11,37 @@ func AuthorizeAccountChange(who Initiator, in Standing, a Account, cmd AccountCo
 			return AuthorizeUser(who, in, VerbUpdate, a, c.IAMID)
 		}
 		return AuthorizeAccount(who, in, RightAssign)
-	case AddMember, AddMembers, RemoveMember, SetRoles, SetParent, SetFunctional:
+	case AddMember, AddMembers, RemoveMember, SetRoles, SetParent, SetFunctional, SetGrants:
 		return AuthorizeAccount(who, in, RightAssign)
-	case SetAccountSettings:
-		return AuthorizeAccount(who, in, RightRestrict)
-	case SetAccountLimits:
+	case UpdateAccountSettings:
+		return c.authorize(who, in, a)
+	case UpdateAccessSettings, SetSecurityContacts, ConfirmSecurityContacts, SetAccountLimits:
 		return AuthorizeAccount(who, in, RightConfigure)
 	case CreateAccount:
 		return AuthorizeOperator(who, in, "make accounts")
 	default:
 		return Errorf(Internal, "unexpected command %T", cmd)
 	}
+}
+
+// authorize asks for the right that each changed setting needs.
+func (c UpdateAccountSettings) authorize(who Initiator, in Standing, a Account) error {
+	if err := AuthorizeAccount(who, in, RightSettings); err != nil {
+		return err
+	}
+	next, err := c.apply(a.Settings())
+	if err != nil {
+		return err
+	}
+	for _, change := range settingsChanges(a.Settings(), next) {
+		right := RightConfigure
+		switch change.Field {
+		case "restrict_create_platform_apikey", "restrict_create_service_id":
+			right = RightRestrict
+		}
+		if err := AuthorizeAccount(who, in, right); err != nil {
+			return err
+		}
+	}
+	return nil
 }

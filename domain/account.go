@@ -29,6 +29,13 @@ type Account struct {
 	removed               map[IAMID]uint64 // By user, the position at which it was removed last.
 	settings              AccountSettings
 	limits                AccountLimits
+	settingsVersion       uint64      // How often settings were set.
+	addresses             AddressList // settings.AllowedAddresses.
+	access                AccessSettings
+	accessVersion         uint64 // How often they were set.
+	contacts              []ConfirmedContact
+	contactDays           int              // 0: not set.
+	grants                map[IAMID]Grants // Of who has some.
 	last                  time.Time
 }
 
@@ -55,11 +62,17 @@ func (a Account) Evolve(rec Recorded) Account {
 		a.id, a.name, a.source = e.Account, e.Name, e.Source
 		a.owner, a.ownerName, a.ownerEmail = e.Owner, e.OwnerName, e.OwnerEmail
 		a.createdAt = rec.Meta.EffectiveAt
-		a.settings = AccountSettings{RestrictUserKeys: RestrictionNotSet, RestrictServiceIDs: RestrictionNotSet}
+		a.settings = defaultAccountSettings()
 	case MemberEvent:
 		a = a.evolveMember(rec, e)
 	case AccountSettingsSet:
-		a.settings = e.New
+		a.settings, a.addresses = e.New, recordedAddresses(e.New.AllowedAddresses)
+		a.settingsVersion++
+	case AccessSettingsSet:
+		a.access = e.New
+		a.accessVersion++
+	case ContactsEvent:
+		a = a.evolveContacts(rec, e)
 	case AccountLimitsSet:
 		a.limits = e.New
 	}
@@ -113,13 +126,7 @@ type CreateAccount struct {
 	Source     string
 }
 
-// SetAccountSettings sets all the settings of the account.
-type SetAccountSettings struct {
-	Settings AccountSettings
-}
-
-func (CreateAccount) isAccountCommand()      {}
-func (SetAccountSettings) isAccountCommand() {}
+func (CreateAccount) isAccountCommand() {}
 
 // Decide returns the facts that cmd adds to the history of a. No facts and a nil
 // error mean that cmd repeats what is already so.
@@ -129,10 +136,16 @@ func (a Account) Decide(cmd AccountCommand) ([]Event, error) {
 		return a.create(c)
 	case MemberCommand:
 		return a.decideMember(c)
-	case SetAccountSettings:
-		return a.setSettings(c)
 	case SetAccountLimits:
 		return a.setLimits(c)
+	case UpdateAccountSettings:
+		return a.updateSettings(c)
+	case UpdateAccessSettings:
+		return a.updateAccess(c)
+	case SetSecurityContacts:
+		return a.setContacts(c)
+	case ConfirmSecurityContacts:
+		return a.confirmContacts()
 	default:
 		return nil, Errorf(Internal, "unexpected command %T", cmd)
 	}
@@ -154,29 +167,6 @@ func (a Account) create(c CreateAccount) ([]Event, error) {
 	return []Event{AccountCreated{
 		Account: c.Account, Name: c.Name, Owner: c.Owner, OwnerName: c.OwnerName, OwnerEmail: c.OwnerEmail, Source: c.Source,
 	}}, nil
-}
-
-func (a Account) setSettings(c SetAccountSettings) ([]Event, error) {
-	for _, s := range []struct {
-		field string
-		value Restriction
-	}{
-		{"restrict_create_platform_apikey", c.Settings.RestrictUserKeys},
-		{"restrict_create_service_id", c.Settings.RestrictServiceIDs},
-	} {
-		switch s.value {
-		case RestrictionOn, RestrictionOff, RestrictionNotSet:
-		default:
-			return nil, Errorf(Invalid, "must be RESTRICTED, NOT_RESTRICTED or NOT_SET").WithField(s.field).WithMessageCode("invalid_" + s.field)
-		}
-	}
-	switch {
-	case !a.Exists():
-		return nil, errNoAccount()
-	case c.Settings == a.settings:
-		return nil, nil
-	}
-	return []Event{AccountSettingsSet{Account: a.id, Old: a.settings, New: c.Settings}}, nil
 }
 
 // accountBytesMax bounds an account id (see [AccountID]).

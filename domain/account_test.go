@@ -26,11 +26,11 @@ func account(tb testing.TB, cmds ...domain.AccountCommand) domain.Account {
 }
 
 func settings(userKeys, serviceIDs domain.Restriction) domain.AccountSettings {
-	return domain.AccountSettings{RestrictUserKeys: userKeys, RestrictServiceIDs: serviceIDs}
+	return domain.AccountSettings{RestrictUserKeys: userKeys, RestrictServiceIDs: serviceIDs, RestrictUserList: domain.RestrictionOff, MFA: domain.MFANone}
 }
 
-func restrict(userKeys, serviceIDs domain.Restriction) domain.SetAccountSettings {
-	return domain.SetAccountSettings{Settings: settings(userKeys, serviceIDs)}
+func restrict(userKeys, serviceIDs domain.Restriction) domain.UpdateAccountSettings {
+	return domain.UpdateAccountSettings{IfMatch: "*", RestrictUserKeys: &userKeys, RestrictServiceIDs: &serviceIDs}
 }
 
 // TestARestrictionHoldsForEverybodyInTheAccount, and only while it is on.
@@ -105,7 +105,7 @@ func TestAccountRules(t *testing.T) {
 			want: []domain.Event{domain.RolesSet{Account: "acct1", IAMID: "User-1", Old: []domain.Role{domain.RoleUserKeyCreator}}},
 		},
 		{
-			name: "settings are set as a whole, with the old ones", given: []domain.AccountCommand{create}, when: restrict(domain.RestrictionOn, domain.RestrictionNotSet),
+			name: "settings are recorded as a whole, with the old ones", given: []domain.AccountCommand{create}, when: restrict(domain.RestrictionOn, domain.RestrictionNotSet),
 			want: []domain.Event{domain.AccountSettingsSet{
 				Account: "acct1", Old: settings(domain.RestrictionNotSet, domain.RestrictionNotSet), New: settings(domain.RestrictionOn, domain.RestrictionNotSet),
 			}},
@@ -115,7 +115,7 @@ func TestAccountRules(t *testing.T) {
 			when: restrict(domain.RestrictionOn, domain.RestrictionOff),
 		},
 		{name: "an unknown restriction is refused", given: []domain.AccountCommand{create}, when: restrict("SOMETIMES", domain.RestrictionOn), code: domain.Invalid},
-		{name: "a restriction left out is refused", given: []domain.AccountCommand{create}, when: restrict(domain.RestrictionOn, ""), code: domain.Invalid},
+		{name: "a restriction that is empty is refused", given: []domain.AccountCommand{create}, when: restrict(domain.RestrictionOn, ""), code: domain.Invalid},
 		{name: "no account has no settings", when: restrict(domain.RestrictionOn, domain.RestrictionOn), code: domain.NotFound},
 		{name: "a stranger's roles are not set", given: []domain.AccountCommand{create}, when: domain.SetRoles{IAMID: "User-9"}, code: domain.NotFound},
 		{

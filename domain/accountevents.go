@@ -53,42 +53,6 @@ type RolesSet struct {
 	New     []Role    `json:"new,omitempty"`
 }
 
-// Restriction says whether an account lets only creators create, in IBM's words.
-type Restriction string
-
-// The restrictions; as long as it is not set, creation is not restricted.
-const (
-	RestrictionOn     Restriction = "RESTRICTED"
-	RestrictionOff    Restriction = "NOT_RESTRICTED"
-	RestrictionNotSet Restriction = "NOT_SET"
-)
-
-// AccountSettings are an account's rules for its identities.
-type AccountSettings struct {
-	RestrictUserKeys   Restriction `json:"restrict_create_platform_apikey"`
-	RestrictServiceIDs Restriction `json:"restrict_create_service_id"`
-	// RestrictUserList hides the other users from those who hold no role.
-	RestrictUserList Restriction `json:"restrict_user_list_visibility,omitempty"`
-}
-
-// AccountSettingsSet records all the settings of an account from now on.
-type AccountSettingsSet struct {
-	Account AccountID       `json:"account_id"`
-	Old     AccountSettings `json:"old"`
-	New     AccountSettings `json:"new"`
-}
-
-func (e AccountSettingsSet) changes() []Change {
-	var out []Change
-	if e.Old.RestrictUserKeys != e.New.RestrictUserKeys {
-		out = append(out, Change{Field: "restrict_create_platform_apikey", Old: string(e.Old.RestrictUserKeys), New: string(e.New.RestrictUserKeys)})
-	}
-	if e.Old.RestrictServiceIDs != e.New.RestrictServiceIDs {
-		out = append(out, Change{Field: "restrict_create_service_id", Old: string(e.Old.RestrictServiceIDs), New: string(e.New.RestrictServiceIDs)})
-	}
-	return out
-}
-
 // ServiceIDCreated records a new service ID.
 type ServiceIDCreated struct {
 	ID          string    `json:"id"` // "ServiceId-<uuid>"
@@ -111,7 +75,6 @@ const (
 	TypeAccountCreated   = "account.created.v1"
 	TypeMemberAdded      = "account.member-added.v1"
 	TypeRolesSet         = "account.roles-set.v1"
-	TypeAccountSettings  = "account.settings-set.v1"
 	TypeServiceIDCreated = "serviceid.created.v1"
 	TypeServiceIDDeleted = "serviceid.deleted.v1"
 )
@@ -126,25 +89,20 @@ func (MemberAdded) Type() string { return TypeMemberAdded }
 func (RolesSet) Type() string { return TypeRolesSet }
 
 // Type implements [Event].
-func (AccountSettingsSet) Type() string { return TypeAccountSettings }
-
-// Type implements [Event].
 func (ServiceIDCreated) Type() string { return TypeServiceIDCreated }
 
 // Type implements [Event].
 func (ServiceIDDeleted) Type() string { return TypeServiceIDDeleted }
 
-func (AccountCreated) isEvent()     {}
-func (MemberAdded) isEvent()        {}
-func (RolesSet) isEvent()           {}
-func (AccountSettingsSet) isEvent() {}
-func (ServiceIDCreated) isEvent()   {}
-func (ServiceIDDeleted) isEvent()   {}
+func (AccountCreated) isEvent()   {}
+func (MemberAdded) isEvent()      {}
+func (RolesSet) isEvent()         {}
+func (ServiceIDCreated) isEvent() {}
+func (ServiceIDDeleted) isEvent() {}
 
-func (AccountCreated) isAccountEvent()     {}
-func (MemberAdded) isAccountEvent()        {}
-func (RolesSet) isAccountEvent()           {}
-func (AccountSettingsSet) isAccountEvent() {}
+func (AccountCreated) isAccountEvent() {}
+func (MemberAdded) isAccountEvent()    {}
+func (RolesSet) isAccountEvent()       {}
 
 func (MemberAdded) isMemberEvent() {}
 func (RolesSet) isMemberEvent()    {}

@@ -54,6 +54,20 @@ func (a Account) evolveMember(rec Recorded, about MemberEvent) Account {
 		return a.changed(e.IAMID, func(m *Member) {
 			m.Settings, m.Addresses = e.New, recordedAddresses(e.New.AllowedAddresses)
 		})
+	case GrantsSet:
+		return a.withGrants(e.IAMID, e.New)
+	}
+	return a
+}
+
+func (a Account) withGrants(id IAMID, g Grants) Account {
+	a.grants = maps.Clone(a.grants)
+	if a.grants == nil {
+		a.grants = make(map[IAMID]Grants)
+	}
+	a.grants[id] = g
+	if len(g) == 0 {
+		delete(a.grants, id)
 	}
 	return a
 }
@@ -88,7 +102,7 @@ func (a Account) without(rec Recorded, e MemberRemoved) Account {
 		a.removed = make(map[IAMID]uint64)
 	}
 	a.removed[e.IAMID] = rec.Position
-	return a
+	return a.withGrants(e.IAMID, nil)
 }
 
 // Identities returns the owner, the users, and the service IDs that hold roles, sorted.
@@ -252,6 +266,8 @@ func (a Account) decideMember(cmd MemberCommand) ([]Event, error) {
 		return a.setFunctional(c)
 	case SetMemberSettings:
 		return a.setMemberSettings(c)
+	case SetGrants:
+		return a.setGrants(c)
 	default:
 		return nil, Errorf(Internal, "unexpected command %T", cmd)
 	}
@@ -318,8 +334,12 @@ func (a Account) addMember(c AddMember) ([]Event, error) {
 	}}, nil
 }
 
-// checkEmail refuses an address that another user of the account has.
+// checkEmail refuses an address that the account does not invite, or that another of its
+// users has.
 func (a Account) checkEmail(email string) error {
+	if !a.settings.AllowsEmail(email) {
+		return Errorf(Conflict, "the account's settings allow no user with this e-mail address").WithField("email").WithMessageCode("email_not_allowed")
+	}
 	if email == "" {
 		return nil
 	}

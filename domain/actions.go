@@ -26,12 +26,18 @@ const (
 	ActionLimitsRead     = "iam-identity.account-limits.read"
 	ActionLimitNear      = "iam-identity.apikey-limit.near"
 	ActionLimitReach     = "iam-identity.apikey-limit.reach"
-	ActionFindingOpen    = "finding.open"
-	ActionFindingExtend  = "finding.extend"
-	ActionSegmentSeal    = "usage.segment.seal"
-	ActionRangeCut       = "usage.range.cut"
-	ActionHoldSet        = "legal-hold.hold.set"
-	ActionHoldRelease    = "legal-hold.hold.release"
+
+	ActionAccessSettingsUpdate = "iam-access-management.account-settings.update"
+	ActionGrantsUpdate         = "iam-access-management.grants.update"
+	ActionContactsUpdate       = "user-management.security-contacts.update"
+	ActionContactsConfirm      = "user-management.security-contacts.confirm"
+
+	ActionFindingOpen   = "finding.open"
+	ActionFindingExtend = "finding.extend"
+	ActionSegmentSeal   = "usage.segment.seal"
+	ActionRangeCut      = "usage.range.cut"
+	ActionHoldSet       = "legal-hold.hold.set"
+	ActionHoldRelease   = "legal-hold.hold.release"
 )
 
 func keyObject(kind KeyKind) string {

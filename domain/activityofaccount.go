@@ -1,6 +1,9 @@
 package domain
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 func ofAccountEvent(a *Activity, e AccountEvent) {
 	switch e := e.(type) {
@@ -10,9 +13,22 @@ func ofAccountEvent(a *Activity, e AccountEvent) {
 	case MemberEvent:
 		ofMemberEvent(a, e)
 	case AccountSettingsSet:
-		ofAccount(a, ActionSettingsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
+		ofAccount(a, ActionSettingsUpdate, e.Account, string(e.Account), requestData{Changes: e.Changes()})
+	case AccessSettingsSet:
+		ofAccount(a, ActionAccessSettingsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
 	case AccountLimitsSet:
 		ofAccount(a, ActionLimitsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
+	case ContactsEvent:
+		ofContacts(a, e)
+	}
+}
+
+func ofContacts(a *Activity, e ContactsEvent) {
+	switch e := e.(type) {
+	case SecurityContactsSet:
+		ofAccount(a, ActionContactsUpdate, e.Account, string(e.Account), requestData{Changes: e.changes()})
+	case SecurityContactsConfirmed:
+		ofAccount(a, ActionContactsConfirm, e.Account, string(e.Account), requestData{Count: uint64(len(e.Contacts))})
 	}
 }
 
@@ -51,6 +67,8 @@ func ofMemberEvent(a *Activity, e MemberEvent) {
 		ofMember(a, ActionMemberUpdate, e.Account, e.IAMID, string(e.IAMID), requestData{Changes: []Change{{"parent", string(e.Old), string(e.New)}}})
 	case FunctionalSet:
 		ofMember(a, ActionMemberUpdate, e.Account, e.IAMID, string(e.IAMID), requestData{Changes: flip("functional", e.Functional)})
+	case GrantsSet:
+		ofMember(a, ActionGrantsUpdate, e.Account, e.IAMID, string(e.IAMID), requestData{Changes: []Change{{"grants", e.Old.text(), e.New.text()}}})
 	case MemberSettingsSet:
 		ofMember(a, ActionMemberUpdate, e.Account, e.IAMID, string(e.IAMID), requestData{Changes: onlyChanges(
 			Change{"allowed_ip_addresses", e.Old.AllowedAddresses, e.New.AllowedAddresses}, Change{"language", e.Old.Language, e.New.Language},
@@ -84,6 +102,14 @@ func yes(b bool) string {
 		return "true"
 	}
 	return ""
+}
+
+func joined(ids []AccountID) string {
+	parts := make([]string, len(ids))
+	for i, id := range ids {
+		parts[i] = string(id)
+	}
+	return strings.Join(parts, ",")
 }
 
 func joinRoles(roles []Role) string {

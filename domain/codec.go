@@ -21,6 +21,7 @@ func EventTypes() []string {
 	return []string{
 		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeAccountSettings, TypeAccountLimits, TypeServiceIDCreated, TypeServiceIDDeleted,
 		TypeMemberUpdated, TypeMemberRemoved, TypeParentSet, TypeFunctionalSet, TypeMemberSettingsSet,
+		TypeAccessSettings, TypeContactsSet, TypeContactsConfirmed, TypeGrantsSet,
 		TypeKeyCreated, TypeKeyUpdated, TypeKeyLocked, TypeKeyUnlocked, TypeKeyDisabled, TypeKeyEnabled,
 		TypeKeyDeleted, TypeKeyObserved, TypeKeyAbandoned,
 		TypeKeySlotTaken, TypeKeySlotFreed, TypeKeySlotsAdopted, TypeKeyLimitNeared, TypeKeyLimitReached, TypeKeyValueReserved, TypeKeyValueReleased,
@@ -121,6 +122,14 @@ func decodeAccount(typ string, data []byte) (Event, error) {
 		return decode[MemberSettingsSet](data)
 	case TypeAccountLimits:
 		return decode[AccountLimitsSet](data)
+	case TypeAccessSettings:
+		return decode[AccessSettingsSet](data)
+	case TypeContactsSet:
+		return decode[SecurityContactsSet](data)
+	case TypeContactsConfirmed:
+		return decode[SecurityContactsConfirmed](data)
+	case TypeGrantsSet:
+		return decode[GrantsSet](data)
 	}
 	return nil, nil //nolint:nilnil // It is another family's.
 }

@@ -280,7 +280,7 @@ func TestRestrictedCreationIsForCreatorsOnly(t *testing.T) {
 		{RestrictUserKeys: domain.RestrictionNotSet, RestrictServiceIDs: domain.RestrictionOn},
 		{RestrictUserKeys: domain.RestrictionOff, RestrictServiceIDs: domain.RestrictionOff},
 	} {
-		w.change(domain.SetAccountSettings{Settings: on})
+		w.change(domain.UpdateAccountSettings{IfMatch: "*", RestrictUserKeys: &on.RestrictUserKeys, RestrictServiceIDs: &on.RestrictServiceIDs})
 		userKeys, serviceIDs := everybody, append(slices.Clone(makers), "Service ID creator")
 		if on.RestrictUserKeys == domain.RestrictionOn {
 			userKeys = []string{"User API key creator"}
@@ -297,7 +297,7 @@ func TestRestrictedCreationIsForCreatorsOnly(t *testing.T) {
 				"iam-identity.serviceid-apikey.create", makers, false)
 		}
 	}
-	w.change(domain.SetAccountSettings{Settings: domain.AccountSettings{RestrictUserKeys: domain.RestrictionOn, RestrictServiceIDs: domain.RestrictionOn}})
+	w.change(domain.UpdateAccountSettings{IfMatch: "*", RestrictUserKeys: new(domain.RestrictionOn), RestrictServiceIDs: new(domain.RestrictionOn)})
 	w.change(domain.SetRoles{IAMID: w.boot.Owner, Roles: []domain.Role{domain.RoleUserKeyCreator}})
 	create("Owner", "/v1/apikeys", map[string]any{"name": "x", "account_id": account, "iam_id": w.boot.Owner}, "iam-identity.user-apikey.create", []string{"Owner"}, true)
 }
@@ -309,27 +309,27 @@ func TestOnlyOperatorsAndAdministratorsRestrictCreation(t *testing.T) {
 	w := newAccessWorld(t)
 	now := domain.RestrictionNotSet
 	for _, name := range slices.Sorted(maps.Keys(w.callers)) {
-		settings := domain.AccountSettings{RestrictUserKeys: domain.RestrictionOn, RestrictServiceIDs: domain.RestrictionNotSet}
+		settings := domain.UpdateAccountSettings{IfMatch: "*", RestrictUserKeys: new(domain.RestrictionOn)}
 		if now == domain.RestrictionOn {
-			settings.RestrictUserKeys = domain.RestrictionOff
+			settings.RestrictUserKeys = new(domain.RestrictionOff)
 		}
 		o := ingest.Order{
 			Caller:    auth.NewCaller(domain.Initiator{IAMID: w.iam[name], Account: w.boot.Account}, w.dirs),
 			RequestID: "request of " + name, CorrelationID: "test",
 		}
 		before := w.events(domain.EvidencePrefix)
-		_, _, err := w.commands.ChangeAccount(t.Context(), o, w.boot.Account, domain.SetAccountSettings{Settings: settings})
+		_, _, err := w.commands.ChangeAccount(t.Context(), o, w.boot.Account, settings)
 		after := w.events(domain.EvidencePrefix)[len(before):]
 		if len(after) != 1 {
 			t.Errorf("%s: %d records, want one", name, len(after))
 			continue
 		}
 		record, _ := domain.ActivityOf(after[0])
-		wantErr, wantSeverity, wantData := domain.Forbidden, domain.SeverityCritical, `"request":{"restrict_create_platform_apikey":"`+string(settings.RestrictUserKeys)
+		wantErr, wantSeverity, wantData := domain.Forbidden, domain.SeverityCritical, `"request":{"restrict_create_platform_apikey":"`+string(*settings.RestrictUserKeys)
 		switch name {
 		case "Operator", "Administrator", "Owner":
-			wantErr, wantSeverity, wantData = "", domain.SeverityWarning, `"changes":[{"field":"restrict_create_platform_apikey","old":"`+string(now)+`","new":"`+string(settings.RestrictUserKeys)
-			now = settings.RestrictUserKeys
+			wantErr, wantSeverity, wantData = "", domain.SeverityWarning, `"changes":[{"field":"restrict_create_platform_apikey","old":"`+string(now)+`","new":"`+string(*settings.RestrictUserKeys)
+			now = *settings.RestrictUserKeys
 		case strangerPersona:
 			wantErr, wantSeverity = domain.NotFound, domain.SeverityWarning
 		}

@@ -61,10 +61,16 @@ func accountRefusal(id domain.AccountID, cmd domain.AccountCommand) domain.Comma
 	switch c := cmd.(type) {
 	case domain.MemberCommand:
 		memberRefusal(&e, c)
-	case domain.SetAccountSettings:
-		e.Action, e.TargetName, e.Request = domain.ActionSettingsUpdate, string(id), requestOf(c.Settings)
 	case domain.SetAccountLimits:
 		e.Action, e.TargetName, e.Request = domain.ActionLimitsUpdate, string(id), requestOf(c.Limits)
+	case domain.UpdateAccountSettings:
+		e.Action, e.TargetName, e.Request = domain.ActionSettingsUpdate, string(id), requestOf(c)
+	case domain.UpdateAccessSettings:
+		e.Action, e.TargetName, e.Request = domain.ActionAccessSettingsUpdate, string(id), requestOf(c)
+	case domain.SetSecurityContacts:
+		e.Action, e.TargetName = domain.ActionContactsUpdate, string(id)
+	case domain.ConfirmSecurityContacts:
+		e.Action, e.TargetName = domain.ActionContactsConfirm, string(id)
 	case domain.CreateAccount:
 		e.Action, e.TargetName = domain.ActionAccountCreate, c.Name
 	}
@@ -91,6 +97,8 @@ func memberRefusal(e *domain.CommandRefused, cmd domain.MemberCommand) {
 		target, e.Request = c.IAMID, requestOf(map[string]any{"parent": c.Parent})
 	case domain.SetFunctional:
 		target, e.Request = c.IAMID, requestOf(map[string]any{"functional": c.Functional})
+	case domain.SetGrants:
+		e.Action, target, e.Request = domain.ActionGrantsUpdate, c.IAMID, requestOf(map[string]any{"grants": c.Grants})
 	case domain.SetMemberSettings:
 		target, e.Request = c.IAMID, requestOf(map[string]any{"allowed_ip_addresses": c.AllowedAddresses})
 	}
