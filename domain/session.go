@@ -11,6 +11,12 @@ type SessionLimits struct {
 	SessionsMax  int           // How many an identity may have at a time.
 }
 
+// DefaultSessionLimits returns IBM's, which hold where an account sets nothing. That there
+// are at most a thousand sessions is ours: it bounds what an identity can make a node remember.
+func DefaultSessionLimits() SessionLimits {
+	return SessionLimits{AccessToken: time.Hour, RefreshToken: 72 * time.Hour, Session: 24 * time.Hour, Idle: 2 * time.Hour, SessionsMax: 1000}
+}
+
 // Session is one session: the fold of its stream. The zero Session has no history.
 type Session struct {
 	state SessionState

@@ -22,8 +22,11 @@ const (
 	VerifyValid     VerifyCode = "VALID"
 )
 
-// ActionKeyVerify is what a refused question whether a key is valid is called.
-const ActionKeyVerify = "iam-identity.apikey.verify"
+// What refused questions whether a key or a token is valid are called.
+const (
+	ActionKeyVerify       = "iam-identity.apikey.verify"
+	ActionTokenIntrospect = "iam-identity.token.introspect"
+)
 
 // CheckUseText says what is wrong with a text that is to be recorded with a use: field names
 // it to whoever sent it.

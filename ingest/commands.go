@@ -60,6 +60,7 @@ type Commands struct {
 	keys     *folds[domain.Key] // Tips.
 	accounts *folds[domain.Account]
 	services *folds[domain.ServiceID]
+	sessions *folds[domain.Session]
 	holds    *folds[domain.LegalHolds]
 	slots    *folds[domain.KeySlots]
 	values   *folds[domain.ReservedValue]
@@ -77,6 +78,7 @@ func NewCommands(cfg CommandsConfig) *Commands {
 		accounts: newFolds(rememberedMax, domain.Account{}), services: newFolds(rememberedMax, domain.ServiceID{}),
 		holds: newFolds(1, domain.LegalHolds{}),
 		slots: newFolds(rememberedMax, domain.KeySlots{}), values: newFolds(rememberedMax, domain.ReservedValue{}),
+		sessions: newFolds(rememberedMax, domain.Session{}),
 	}
 	s.slots.tries = keySlotTries
 	return s

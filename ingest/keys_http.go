@@ -267,21 +267,33 @@ func (h *KeyAPI) answerKey(c *gin.Context, status int, s domain.KeyState, extra 
 	c.JSON(status, v)
 }
 
-// refused records a command that came without a valid credential. Reads are no
-// commands; they are counted by the server's metrics only.
-func (h *KeyAPI) refused(c *gin.Context, who domain.Initiator, reason error) error {
-	if c.Request.Method == http.MethodGet {
-		return nil
-	}
+// refused records a request whose credential is not good here: a command as what it would
+// have done, a read as the failed sign-in that it is. A read without any credential is
+// neither; it is counted by the server's metrics only.
+func (h *KeyAPI) refused(c *gin.Context, tried auth.Tried, reason error) error {
+	who := tried.Initiator
 	e := domain.CommandRefused{Action: actionOf(c), Account: who.Account}
 	if id := c.Param("id"); domain.ValidID(id) {
 		e.Target = id
+	}
+	switch {
+	case c.Request.Method != http.MethodGet:
+	case tried.Nothing:
+		return nil
+	default:
+		e.Action, e.Target = domain.KeyAction(domain.KindUser, domain.VerbLogin), ""
+		if who.Type == domain.ActorServiceID {
+			e.Action = domain.KeyAction(domain.KindServiceID, domain.VerbLogin)
+		}
+	}
+	if tried.Fingerprint != "" {
+		e.Request = requestOf(map[string]string{"key_fingerprint": tried.Fingerprint})
 	}
 	if e.Account == "" {
 		e.Account = h.Directory.Home()
 	}
 	err := recordRefusal(c.Request.Context(), h.Refusals, who, httpx.Trace(c), e, reason)
-	if domain.CodeOf(err) == domain.Unauthenticated {
+	if refusedSignIn(err) {
 		return nil
 	}
 	return err
@@ -307,6 +319,10 @@ func actionOf(c *gin.Context) string {
 		return domain.KeyAction(domain.KindUser, domain.VerbEnable)
 	case "POST /v1/apikeys/verify", "POST /v1/authorize":
 		return domain.ActionKeyVerify
+	case "POST /identity/introspect":
+		return domain.ActionTokenIntrospect
+	case "DELETE /v1/sessions/:id":
+		return domain.ActionSessionRevoke
 	case "POST /v1/accounts":
 		return domain.ActionAccountCreate
 	case "PUT /v1/accounts/:id/limits/identity":

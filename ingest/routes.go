@@ -70,8 +70,9 @@ type listKeysRequest struct {
 }
 
 type tokenRequest struct {
-	Grant string `formData:"grant_type" enum:"urn:ibm:params:oauth:grant-type:apikey" required:"true"`
-	Key   string `formData:"apikey" description:"Or as the password of the user apikey (Basic)."`
+	Grant   string `formData:"grant_type" enum:"urn:ibm:params:oauth:grant-type:apikey,refresh_token" required:"true"`
+	Key     string `formData:"apikey" description:"Or as the password of the user apikey (Basic)."`
+	Refresh string `formData:"refresh_token" description:"With the grant refresh_token. It is good once; used again it revokes its session."`
 }
 
 type idRequest struct {
@@ -87,7 +88,7 @@ type uploadDescription struct {
 func (h *KeyAPI) PublicRoutes() apidoc.Table {
 	return apidoc.Table{
 		{
-			Method: http.MethodPost, Path: "/identity/token", Group: groupSignIn, Public: true, Summary: "Sign in with a key.",
+			Method: http.MethodPost, Path: "/identity/token", Group: groupSignIn, Public: true, Summary: "Sign in with a key, or stay signed in with a refresh token.",
 			Request: tokenRequest{}, Answers: apidoc.OK(tokenView{}), Handler: h.token,
 		},
 		{
@@ -102,6 +103,8 @@ func (h *KeyAPI) Routes() apidoc.Table {
 	return slices.Concat(
 		h.keyRoutes(),
 		h.verifyRoutes(),
+		h.introspectRoutes(),
+		h.sessionRoutes(),
 		h.accountRoutes(),
 		h.limitRoutes(),
 		h.holdRoutes(),

@@ -7,8 +7,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
-	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -21,9 +20,6 @@ import (
 )
 
 const (
-	issuer = "keytrail"
-	// TokenLifetime is how long a token is accepted, if its key lives as long.
-	TokenLifetime = time.Hour
 	// basicUser is the user name that says: the password is an API key.
 	basicUser          = "apikey"
 	credentialBytesMax = 8 << 10
@@ -64,19 +60,6 @@ func (a *Authenticator) public() ed25519.PublicKey {
 		panic("auth: the signing key is not Ed25519") // The key store makes no other.
 	}
 	return pub
-}
-
-// claims are what a token says.
-type claims struct {
-	jwt.RegisteredClaims
-	IAMID   domain.IAMID `json:"iam_id"`
-	KeyID   domain.KeyID `json:"apikey_id"`
-	Account accountClaim `json:"account"`
-	Grant   string       `json:"grant_type"`
-}
-
-type accountClaim struct {
-	ID domain.AccountID `json:"bss"`
 }
 
 // Judge lets judge, which is given the time, go by what the directory knows. It is the one
@@ -127,69 +110,24 @@ func (a *Authenticator) Lookup(secret keystore.Secret) (domain.KeyState, error) 
 	return s, nil
 }
 
-// Key returns the key that secret is the value of, if it is valid now. Where the key is
-// known but refused, its state comes with the error.
-func (a *Authenticator) Key(ctx context.Context, secret keystore.Secret) (domain.KeyState, error) {
+// Key returns the key that secret is the value of, if it is valid now and may be used from
+// that address. Where the key is known but refused, its state comes with the error.
+func (a *Authenticator) Key(ctx context.Context, secret keystore.Secret, from netip.Addr) (domain.KeyState, error) {
 	return judged(ctx, a, func(now time.Time) (domain.KeyState, error) {
 		s, err := a.Lookup(secret)
 		if err != nil {
 			return domain.KeyState{}, refused("invalid_credential", "the API key is not known")
 		}
-		return s, a.dir.Check(s, now)
+		if err := a.dir.Check(s, now); err != nil {
+			return s, err
+		}
+		return s, a.dir.CheckFrom(s, from)
 	})
 }
 
 // Fingerprint returns the keyed fingerprint under which secret would be stored.
 func (a *Authenticator) Fingerprint(secret keystore.Secret) string {
 	return a.store.FingerprintSecret(secret)
-}
-
-// Issue returns a token for the identity of key, and when it ends: after
-// [TokenLifetime], or with the key. id names the token.
-func (a *Authenticator) Issue(key domain.KeyState, id string) (keystore.Secret, time.Time, error) {
-	now := a.now().Truncate(time.Second)
-	end := now.Add(TokenLifetime)
-	if key.ExpiresAt != nil && key.ExpiresAt.Before(end) {
-		end = *key.ExpiresAt
-	}
-	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims{
-		RegisteredClaims: jwt.RegisteredClaims{
-			Issuer: issuer, Subject: string(key.IAMID), ID: id,
-			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(end),
-		},
-		IAMID: key.IAMID, KeyID: key.ID, Account: accountClaim{ID: key.Account},
-		Grant: "urn:ibm:params:oauth:grant-type:apikey",
-	})
-	token.Header["kid"] = a.kid
-	signed, err := token.SignedString(a.store.SigningKey())
-	if err != nil {
-		return keystore.Secret{}, time.Time{}, fmt.Errorf("sign token: %w", err)
-	}
-	return keystore.NewSecret(signed), end, nil
-}
-
-// Token returns the key that a token of ours was made with, if the token and the key
-// are valid now. Where the key is known but refused, its state comes with the error.
-func (a *Authenticator) Token(ctx context.Context, token keystore.Secret) (domain.KeyState, error) {
-	return judged(ctx, a, func(now time.Time) (domain.KeyState, error) { return a.token(token, now) })
-}
-
-func (a *Authenticator) token(token keystore.Secret, now time.Time) (domain.KeyState, error) {
-	var c claims
-	_, err := jwt.ParseWithClaims(token.Reveal(), &c, func(*jwt.Token) (any, error) { return a.public(), nil },
-		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithIssuer(issuer),
-		jwt.WithExpirationRequired(), jwt.WithTimeFunc(func() time.Time { return now }))
-	switch {
-	case errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return domain.KeyState{}, refused("token_expired", "the token has expired")
-	case err != nil:
-		return domain.KeyState{}, refused("invalid_credential", "the token is not valid")
-	}
-	s, ok := a.dir.Key(c.KeyID)
-	if !ok || s.IAMID != c.IAMID {
-		return domain.KeyState{}, refused("invalid_credential", "the key of the token is not known")
-	}
-	return s, a.dir.Check(s, now)
 }
 
 // JWK is one public key of [Authenticator.KeySet], as RFC 8037 has it.
@@ -213,27 +151,58 @@ func (a *Authenticator) KeySet() []JWK {
 // Authenticate returns who sends c. With an error it still returns what is known of
 // who tried: address and agent, and the identity where the key is known but refused.
 func (a *Authenticator) Authenticate(c *gin.Context) (Caller, error) {
-	who := Anonymous(c)
+	tried := Tried{Initiator: Anonymous(c)}
+	err := a.authenticate(c, &tried)
+	if err != nil {
+		return Caller{Initiator: tried.Initiator}, err
+	}
+	return NewCaller(tried.Initiator, a.dir), nil
+}
+
+// Tried is what is known of a request that was refused.
+type Tried struct {
+	// Initiator is who it was, as far as that is known.
+	Initiator domain.Initiator
+	// Fingerprint is that of a key that nobody knows, if one was shown.
+	Fingerprint string
+	// Nothing says that no credential was shown at all.
+	Nothing bool
+}
+
+// authenticate fills in what c says of who sends it.
+func (a *Authenticator) authenticate(c *gin.Context, tried *Tried) error {
 	credential, err := credentialOf(c)
 	if err != nil {
+		tried.Nothing = c.GetHeader("Authorization") == ""
 		// That nobody was named is recorded: where the log is away, that is said at once.
 		if stale := a.fresh.WaitFresh(c.Request.Context()); stale != nil {
 			err = stale
 		}
-		return Caller{Initiator: who}, err
+		return err
 	}
-	lookup, kind := a.Key, "apikey"
+	var key domain.KeyState
+	kind := "apikey"
 	if looksLikeToken(credential) {
-		lookup, kind = a.Token, "token"
+		var t Token
+		t, err = a.Token(c.Request.Context(), credential, AddressOf(c))
+		key, kind = t.Key, "token"
+	} else if key, err = a.Key(c.Request.Context(), credential, AddressOf(c)); err != nil && key.ID == "" {
+		tried.Fingerprint = a.Fingerprint(credential)
 	}
-	key, err := lookup(c.Request.Context(), credential)
 	if key.ID != "" {
-		who = a.initiator(who, key, kind)
+		tried.Initiator = a.initiator(tried.Initiator, key, kind)
 	}
+	return err
+}
+
+// AddressOf returns the address that c came from, as far as our proxies are trusted to say;
+// the zero Addr where nobody knows.
+func AddressOf(c *gin.Context) netip.Addr {
+	from, err := netip.ParseAddr(c.ClientIP())
 	if err != nil {
-		return Caller{Initiator: who}, err
+		return netip.Addr{}
 	}
-	return NewCaller(who, a.dir), nil
+	return from.Unmap()
 }
 
 // looksLikeToken tells a token of ours from a key: a JWT begins with '{"' in base64 and
@@ -295,22 +264,23 @@ func credentialOf(c *gin.Context) (keystore.Secret, error) {
 	return keystore.NewSecret(value), nil
 }
 
-// Refused is told of a request without a valid credential, before the answer. Its error,
-// if any, is answered instead.
-type Refused func(c *gin.Context, who domain.Initiator, reason error) error
+// Refused is told of a request without a credential that is good here, before the answer.
+// Its error, if any, is answered instead.
+type Refused func(c *gin.Context, tried Tried, reason error) error
 
 // Require lets only requests with a valid credential through, and tells handlers who
 // sends them: see [CallerOf]. onRefused may be nil.
 func (a *Authenticator) Require(onRefused Refused) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		caller, err := a.Authenticate(c)
+		tried := Tried{Initiator: Anonymous(c)}
+		err := a.authenticate(c, &tried)
 		if err == nil {
-			WithCaller(c, caller)
+			WithCaller(c, NewCaller(tried.Initiator, a.dir))
 			c.Next()
 			return
 		}
-		if onRefused != nil && domain.CodeOf(err) == domain.Unauthenticated {
-			if recordErr := onRefused(c, caller.Initiator, err); recordErr != nil {
+		if code := domain.CodeOf(err); onRefused != nil && (code == domain.Unauthenticated || code == domain.Forbidden) {
+			if recordErr := onRefused(c, tried, err); recordErr != nil {
 				err = recordErr
 			}
 		}

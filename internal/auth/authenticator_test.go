@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,17 @@ type bench struct {
 	secret keystore.Secret
 	key    domain.KeyState
 	now    time.Time
+}
+
+// anywhere is an address that nobody has forbidden.
+var anywhere = netip.MustParseAddr("192.0.2.7")
+
+// session is a session of the bench's key that began at at.
+func (b *bench) session(at time.Time) domain.SessionState {
+	return domain.SessionState{
+		ID: "s1", Account: "acct1", IAMID: "User-1", KeyID: "k1", CreatedAt: at, ExpiresAt: at.Add(24 * time.Hour), EndsAt: at.Add(2 * time.Hour),
+		RefreshedAt: at, Generation: 1,
+	}
 }
 
 // alwaysFresh is a directory whose age is of no interest.
@@ -78,25 +90,25 @@ func messageCode(err error) string {
 func TestATokenIsGoodAsLongAsItsKeyAndNoLonger(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	token, end, err := b.auth.Issue(b.key, "id")
+	token, end, err := b.auth.Issue(b.key, nil, "id")
 	if err != nil || !end.Equal(t0.Add(time.Hour)) {
 		t.Fatalf("ends %s, %v", end, err)
 	}
-	if key, err := b.auth.Token(t.Context(), token); err != nil || key.ID != "k1" {
-		t.Fatalf("%v, %v", key, err)
+	if got, err := b.auth.Token(t.Context(), token, anywhere); err != nil || got.Key.ID != "k1" || got.ID != "id" || !got.ExpiresAt.Equal(end) || !got.IssuedAt.Equal(t0) {
+		t.Fatalf("%+v, %v", got, err)
 	}
 	b.now = t0.Add(time.Hour)
-	if _, err := b.auth.Token(t.Context(), token); messageCode(err) != "token_expired" {
+	if _, err := b.auth.Token(t.Context(), token, anywhere); messageCode(err) != "token_expired" {
 		t.Errorf("at its end: %v", err)
 	}
 	b.now = t0.Add(time.Minute)
 	b.dir.Apply(at(domain.KeyStream("k1"), 1, 40, domain.KeyDisabled{After: keyState("k1", disabled)}))
-	if key, err := b.auth.Token(t.Context(), token); messageCode(err) != "key_disabled" || key.ID != "k1" {
-		t.Errorf("of a disabled key: %v, %v", key, err)
+	if got, err := b.auth.Token(t.Context(), token, anywhere); messageCode(err) != "key_disabled" || got.Key.ID != "k1" {
+		t.Errorf("of a disabled key: %v, %v", got, err)
 	}
 	expiry := t0.Add(10 * time.Minute)
 	b.key.ExpiresAt = &expiry
-	if _, end, err := b.auth.Issue(b.key, "id"); err != nil || !end.Equal(expiry) {
+	if _, end, err := b.auth.Issue(b.key, nil, "id"); err != nil || !end.Equal(expiry) {
 		t.Errorf("a token outlives its key: %s, %v", end, err)
 	}
 }
@@ -112,7 +124,11 @@ func (f sometimesFresh) Fresh() error                    { return f.after }
 func TestNobodyIsAcceptedByAStaleDirectory(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	token, _, err := b.auth.Issue(b.key, "id")
+	token, _, err := b.auth.Issue(b.key, nil, "id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refresh, err := b.auth.IssueRefresh(b.session(t0), "id")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,9 +149,14 @@ func TestNobodyIsAcceptedByAStaleDirectory(t *testing.T) {
 	}{
 		{"find", func(a *auth.Authenticator) error { _, err := a.Find(t.Context(), b.secret); return err }, true},
 		{"find, unknown", func(a *auth.Authenticator) error { _, err := a.Find(t.Context(), keystore.NewSecret("x")); return err }, false},
-		{"key", func(a *auth.Authenticator) error { _, err := a.Key(t.Context(), b.secret); return err }, true},
-		{"key, unknown", func(a *auth.Authenticator) error { _, err := a.Key(t.Context(), keystore.NewSecret("x")); return err }, false},
-		{"token", func(a *auth.Authenticator) error { _, err := a.Token(t.Context(), token); return err }, true},
+		{"key", func(a *auth.Authenticator) error { _, err := a.Key(t.Context(), b.secret, anywhere); return err }, true},
+		{"key, unknown", func(a *auth.Authenticator) error {
+			_, err := a.Key(t.Context(), keystore.NewSecret("x"), anywhere)
+			return err
+		}, false},
+		{"token", func(a *auth.Authenticator) error { _, err := a.Token(t.Context(), token, anywhere); return err }, true},
+		{"introspection", func(a *auth.Authenticator) error { _, err := a.Introspect(t.Context(), token); return err }, true},
+		{"refresh", func(a *auth.Authenticator) error { _, err := a.Refresh(t.Context(), refresh, anywhere); return err }, true},
 		{"request with a key", func(a *auth.Authenticator) error { return request(a, "Bearer "+b.secret.Reveal()) }, true},
 		{"request with a token", func(a *auth.Authenticator) error { return request(a, "Bearer "+token.Reveal()) }, true},
 		{"request with a forged token", func(a *auth.Authenticator) error { return request(a, "Bearer eyJ.e.e") }, false},
@@ -198,7 +219,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = b.auth.Token(t.Context(), keystore.NewSecret(signed))
+		_, err = b.auth.Token(t.Context(), keystore.NewSecret(signed), anywhere)
 		if (err == nil) != tt.ok || (!tt.ok && domain.CodeOf(err) != domain.Unauthenticated) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
@@ -208,15 +229,15 @@ func TestForgedTokensAreRefused(t *testing.T) {
 func TestRequireTellsWhoAsksOrRefuses(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	token, _, err := b.auth.Issue(b.key, "id")
+	token, _, err := b.auth.Issue(b.key, nil, "id")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var refused []domain.Initiator
+	var refused []auth.Tried
 	gin.SetMode(gin.ReleaseMode)
 	engine := gin.New()
-	engine.Use(b.auth.Require(func(_ *gin.Context, who domain.Initiator, _ error) error {
-		refused = append(refused, who)
+	engine.Use(b.auth.Require(func(_ *gin.Context, tried auth.Tried, _ error) error {
+		refused = append(refused, tried)
 		return nil
 	}))
 	var got domain.Initiator
@@ -256,13 +277,14 @@ func TestRequireTellsWhoAsksOrRefuses(t *testing.T) {
 		if tt.status == 200 && (got.IAMID != "User-1" || got.Name != "Ada" || got.Credential != tt.credential || got.CredentialID != "k1" || got.Address != "192.0.2.7" || got.Account != "acct1") {
 			t.Errorf("%s: %+v", tt.name, got)
 		}
-		if tt.status == 401 && (len(refused) != 1 || refused[0].Address != "192.0.2.7" || len(refused[0].Agent) > 600) {
+		if tt.status == 401 && (len(refused) != 1 || refused[0].Initiator.Address != "192.0.2.7" || len(refused[0].Initiator.Agent) > 600 ||
+			refused[0].Nothing != (tt.header == "") || (refused[0].Fingerprint != "") != (tt.name == "an unknown key")) {
 			t.Errorf("%s: told of %+v", tt.name, refused)
 		}
 	}
 	b.dir.Apply(at(domain.KeyStream("k1"), 1, 40, domain.KeyDisabled{After: keyState("k1", disabled, func(s *domain.KeyState) { s.SecretHash = b.key.SecretHash })}))
 	refused = nil
-	if status := send("Bearer " + b.secret.Reveal()); status != 401 || len(refused) != 1 || refused[0].IAMID != "User-1" {
+	if status := send("Bearer " + b.secret.Reveal()); status != 401 || len(refused) != 1 || refused[0].Initiator.IAMID != "User-1" {
 		t.Errorf("a disabled key: %d, told of %+v", status, refused)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -45,6 +46,7 @@ type Directory struct {
 	accounts      map[domain.AccountID]accountEntry
 	accountsOf    map[domain.IAMID][]domain.AccountID // Sorted.
 	services      map[string]serviceEntry
+	sessions      sessions
 	closed        map[string]bool // Streams with an event that cannot be read.
 	home          domain.AccountID
 	homePosition  uint64
@@ -83,7 +85,7 @@ func NewDirectory(follow Follow, log *slog.Logger) *Directory {
 		follow: follow, log: log,
 		keys: map[domain.KeyID]keyEntry{}, byFingerprint: map[string]domain.KeyID{}, byOwner: map[keyOwner][]domain.KeyID{},
 		external: map[domain.KeyID][]domain.AccountID{}, accounts: map[domain.AccountID]accountEntry{},
-		accountsOf: map[domain.IAMID][]domain.AccountID{}, services: map[string]serviceEntry{},
+		accountsOf: map[domain.IAMID][]domain.AccountID{}, services: map[string]serviceEntry{}, sessions: newSessions(),
 		closed: map[string]bool{}, moved: make(chan struct{}),
 	}
 }
@@ -94,7 +96,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	d.mu.RLock()
 	after := d.position
 	d.mu.RUnlock()
-	prefixes := []string{domain.AccountStreams, domain.ServiceIDStreams, domain.KeyStreams}
+	prefixes := []string{domain.AccountStreams, domain.ServiceIDStreams, domain.KeyStreams, domain.SessionStreams}
 	if d.pulses != nil {
 		prefixes = append(prefixes, d.pulses.stream)
 	}
@@ -122,6 +124,7 @@ func (d *Directory) Run(ctx context.Context) error {
 }
 
 func (d *Directory) deliver(ctx context.Context, raw eventlog.Raw) {
+	d.passTime(raw.RecordedAt)
 	if d.pulses != nil && strings.HasPrefix(raw.Stream, pulseStreams) {
 		d.pulses.returned(raw) // All before it has been applied.
 		return
@@ -141,6 +144,13 @@ func (d *Directory) deliver(ctx context.Context, raw eventlog.Raw) {
 	}
 	d.position = raw.Position
 	d.movedLocked()
+}
+
+// passTime takes in when an event arrived at the log.
+func (d *Directory) passTime(recordedAt time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sessions.advance(recordedAt)
 }
 
 // passed reports whether the directory has seen raw, or one after it on its stream that
@@ -194,6 +204,8 @@ func (d *Directory) applyLocked(rec domain.Recorded) {
 		d.applyAccountLocked(rec)
 	case strings.HasPrefix(rec.Stream, domain.ServiceIDStreams):
 		d.applyServiceLocked(rec)
+	case strings.HasPrefix(rec.Stream, domain.SessionStreams):
+		d.sessions.apply(rec)
 	}
 }
 
@@ -491,6 +503,26 @@ func (d *Directory) checkIdentityLocked(s domain.KeyState) error {
 		return refused("identity_invalid", "the user of the API key is no member of its account")
 	}
 	return nil
+}
+
+// CheckFrom returns nil if the key may be used from that address: both the key's account and
+// its user must allow it. An address that nobody knows is in no list.
+func (d *Directory) CheckFrom(s domain.KeyState, from netip.Addr) error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	account := d.accounts[s.Account].account
+	if m, ok := account.Member(s.IAMID); ok && !m.Addresses.Allows(from) {
+		return domain.Errorf(domain.Forbidden, "the user does not allow requests from this address").WithMessageCode(MessageCodeIPRefused)
+	}
+	return nil
+}
+
+// MessageCodeIPRefused marks refusals because of the address that a request came from.
+const MessageCodeIPRefused = "ip_refused"
+
+// SessionLimits returns what a sign-in in an account gives.
+func (d *Directory) SessionLimits(domain.AccountID) domain.SessionLimits {
+	return domain.DefaultSessionLimits()
 }
 
 func refused(messageCode, message string) error {

@@ -91,6 +91,9 @@ func disabled(s *domain.KeyState) { s.Disabled = true }
 
 // history is a small log with everything in it.
 func history() []domain.Recorded {
+	session := func(generation uint64, over bool) domain.SessionState {
+		return domain.SessionState{ID: "s1", Account: "acct1", IAMID: "User-1", EndsAt: t0.Add(time.Hour), Generation: generation, Over: over}
+	}
 	account, key, svc := domain.AccountStream("acct1"), domain.KeyStream("k1"), domain.ServiceIDStream("ServiceId-1")
 	return []domain.Recorded{
 		at(account, 0, 10, domain.AccountCreated{Account: "acct1", Name: "Acme", Owner: "User-1", OwnerName: "Ada"}),
@@ -103,6 +106,9 @@ func history() []domain.Recorded {
 		at(key, 2, 80, domain.KeyDeleted{After: keyState("k1", deleted)}),
 		at(svc, 1, 90, domain.ServiceIDDeleted{ID: "ServiceId-1", IAMID: "iam-ServiceId-1", Account: "acct1"}),
 		at(domain.ExternalKeyStream("acct2", "AKIA1"), 0, 100, domain.KeyObserved{Fact: domain.ObservedCreated, After: domain.KeyState{ID: "AKIA1", Account: "acct2", Kind: domain.KindExternal}}),
+		at(domain.SessionStream("s1"), 0, 110, domain.SessionCreated{After: session(1, false)}),
+		at(domain.SessionStream("s1"), 1, 120, domain.SessionRefreshed{After: session(2, false)}),
+		at(domain.SessionStream("s1"), 2, 130, domain.SessionRevoked{After: session(2, true)}),
 	}
 }
 
@@ -116,6 +122,7 @@ type view struct {
 	External []domain.AccountID
 	Home     domain.AccountID
 	Bob      string
+	Session  domain.SessionState
 }
 
 func viewOf(d *auth.Directory) view {
@@ -127,6 +134,7 @@ func viewOf(d *auth.Directory) view {
 	}
 	v.Service, _ = d.ServiceID("ServiceId-1")
 	v.External = d.ExternalAccounts("AKIA1")
+	v.Session, _ = d.Session("s1")
 	return v
 }
 
