@@ -37,6 +37,8 @@ const (
 	ActionSegmentSeal   = "usage.segment.seal"
 	ActionRangeCut      = "usage.range.cut"
 	ActionHoldSet       = "legal-hold.hold.set"
+	ActionReportCreate  = "iam-identity.account-report.create"
+	ActionReportRead    = "iam-identity.account-report.read"
 	ActionHoldRelease   = "legal-hold.hold.release"
 )
 

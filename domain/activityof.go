@@ -62,6 +62,8 @@ func ActivityOf(rec Recorded) (Activity, bool) {
 		ofAccountEvent(&a, e)
 	case ServiceIDEvent:
 		ofServiceIDEvent(&a, e)
+	case ReportEvent:
+		ofReportEvent(&a, e)
 	case SessionEvent:
 		ofSessionEvent(&a, e)
 	case CommandRefused:

@@ -27,6 +27,7 @@ func EventTypes() []string {
 		TypeKeySlotTaken, TypeKeySlotFreed, TypeKeySlotsAdopted, TypeKeyLimitNeared, TypeKeyLimitReached, TypeKeyValueReserved, TypeKeyValueReleased,
 		TypeUsageRecorded, TypeCommandRefused, TypeAuditAccessed,
 		TypeFindingOpened, TypeFindingExtended, TypeUsageSegmentSealed, TypeUsageRangeCut, TypeLegalHoldSet, TypeLegalHoldReleased,
+		TypeReportRequested, TypeReportCompleted,
 		TypeSessionCreated, TypeSessionRefreshed, TypeSessionRevoked,
 	}
 }
@@ -91,7 +92,7 @@ func DecodeEvent(typ string, data []byte) (Event, error) {
 
 // decodeRare is DecodeEvent for what there is little of.
 func decodeRare(typ string, data []byte) (Event, error) {
-	for _, family := range []func(string, []byte) (Event, error){decodeAccount, decodeServiceID, decodeKeyEnd, decodeReservation, decodeFinding, decodeHorizon, decodeSession} {
+	for _, family := range []func(string, []byte) (Event, error){decodeAccount, decodeServiceID, decodeKeyEnd, decodeReservation, decodeFinding, decodeHorizon, decodeSession, decodeReport} {
 		if e, err := family(typ, data); e != nil || err != nil {
 			return e, err
 		}
@@ -192,6 +193,17 @@ func decodeHorizon(typ string, data []byte) (Event, error) {
 		return decode[LegalHoldSet](data)
 	case TypeLegalHoldReleased:
 		return decode[LegalHoldReleased](data)
+	}
+	return nil, nil //nolint:nilnil // It is another family's.
+}
+
+// decodeReport returns nil for what is no [ReportEvent].
+func decodeReport(typ string, data []byte) (Event, error) {
+	switch typ {
+	case TypeReportRequested:
+		return decode[ReportRequested](data)
+	case TypeReportCompleted:
+		return decode[ReportCompleted](data)
 	}
 	return nil, nil //nolint:nilnil // It is another family's.
 }

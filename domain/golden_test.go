@@ -117,6 +117,12 @@ func samples() []domain.Event {
 		domain.SessionCreated{After: sampleSession()},
 		domain.SessionRefreshed{After: sampleSession()},
 		domain.SessionRevoked{Reason: domain.SessionReused, After: sampleSession()},
+		domain.ReportRequested{Account: "acct1", Reference: "r1", Kind: domain.ReportInactive, Hours: 720, From: t0.AddDate(0, 0, -30), Until: t0},
+		domain.ReportCompleted{Account: "acct1", Reference: "r1", Part: 1, Parts: 2, ReportContent: domain.ReportContent{
+			Users:      []domain.InactiveUser{{IAMID: "User-2", Name: "Bob", LastAuthn: new(t0)}},
+			ServiceIDs: []domain.InactiveServiceID{{ID: "ServiceId-1", Name: "ci", LastAuthn: new(t0)}},
+			Keys:       []domain.InactiveKey{{ID: "ApiKey-1", Name: "demo", Kind: domain.KindUser, IAMID: "User-2", OwnerName: "Bob", LastAuthn: new(t0)}},
+		}},
 		domain.LegalHoldReleased{Hold: "case-7", Account: "acct1", Reason: "settled"},
 	}...)
 }

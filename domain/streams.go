@@ -21,6 +21,7 @@ const (
 	AccessStreams    = "kt.access-"
 	FindingStreams   = "kt.finding-"
 	SessionStreams   = "kt.session-"
+	ReportStreams    = "kt.report-"
 
 	// HorizonStream holds what was sealed of usage streams, LegalHoldStream the legal
 	// holds and the cuts.
@@ -63,6 +64,9 @@ func KeySlotStream(account AccountID, iam IAMID, kind KeyKind) string {
 // KeyValueStream returns the stream of a value that a caller chose, of which fingerprint is
 // the keyed one.
 func KeyValueStream(fingerprint string) string { return KeyValueStreams + fingerprint }
+
+// ReportStream returns the stream of the reports of account id.
+func ReportStream(id AccountID) string { return ReportStreams + string(id) }
 
 // UsageSlotStream returns the stream of slot (0…63) of a class of usage.
 func UsageSlotStream(class string, slot int) string {

@@ -65,6 +65,7 @@ type Commands struct {
 	slots    *folds[domain.KeySlots]
 	values   *folds[domain.ReservedValue]
 	slotting slotQueues
+	reports  *folds[domain.Reports]
 
 	mu      sync.Mutex // Guards written.
 	written map[domain.AccountID]uint64
@@ -79,6 +80,7 @@ func NewCommands(cfg CommandsConfig) *Commands {
 		holds: newFolds(1, domain.LegalHolds{}),
 		slots: newFolds(rememberedMax, domain.KeySlots{}), values: newFolds(rememberedMax, domain.ReservedValue{}),
 		sessions: newFolds(rememberedMax, domain.Session{}),
+		reports:  newFolds(reportsRemembered, domain.Reports{}),
 	}
 	s.slots.tries = keySlotTries
 	return s

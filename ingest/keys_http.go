@@ -42,6 +42,7 @@ type KeyAPIConfig struct {
 	Lister    KeyLister
 	Waiter    Waiter
 	Activity  ActivityReader
+	Reports   *Reports
 	Now       func() time.Time
 }
 
@@ -303,6 +304,8 @@ func (h *KeyAPI) refused(c *gin.Context, tried auth.Tried, reason error) error {
 func actionOf(c *gin.Context) string {
 	route := c.Request.Method + " " + c.FullPath()
 	switch route {
+	case "POST /v1/activity/accounts/:id/report":
+		return domain.ActionReportCreate
 	case "POST /v1/apikeys":
 		return domain.KeyAction(domain.KindUser, domain.VerbCreate)
 	case "PUT /v1/apikeys/:id":

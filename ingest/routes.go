@@ -108,7 +108,7 @@ func (h *KeyAPI) Routes() apidoc.Table {
 		h.accountRoutes(),
 		h.limitRoutes(),
 		h.holdRoutes(),
-		h.emptyRoutes(),
+		h.emptyRoutes(), h.reportRoutes(),
 	)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strconv"
+	"time"
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/ingest"
@@ -91,6 +92,11 @@ type keyLister struct{ query *query.Handler }
 // ListKeys implements [ingest.KeyLister].
 func (l *keyLister) ListKeys(ctx context.Context, q domain.KeysQuery) (domain.KeysPage, error) {
 	return l.query.Keys().ListKeys(ctx, q) //nolint:wrapcheck // The words are for the caller.
+}
+
+// AccountActivity implements [ingest.AccountActivityReader].
+func (l *keyLister) AccountActivity(ctx context.Context, account domain.AccountID, position uint64, until time.Time) (domain.AccountActivity, error) {
+	return l.query.AccountActivity(ctx, account, position, until) //nolint:wrapcheck // It says what was attempted.
 }
 
 // KeyActivity implements [ingest.ActivityReader]: it counts sign-ins from the tables.

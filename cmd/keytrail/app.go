@@ -80,6 +80,7 @@ type app struct {
 	reconcile *ingest.Reconciler
 	usage     *ingest.Usage
 	recorder  *ingest.UsageRecorder
+	reports   *ingest.Reports
 	importer  *ingest.Importer
 	tables    *projections.Node
 	detectors *detectors

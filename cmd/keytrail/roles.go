@@ -75,6 +75,7 @@ func (a *app) parts() []part {
 		{name: "pulses", roles: api, essential: true, run: a.pulses.Run},
 		{name: "refusals", roles: api, essential: true, run: a.refusals.Run},
 		{name: "reconciler", roles: api, run: a.reconcile.Run},
+		{name: "reports", roles: api, run: a.reports.Run},
 		{name: "event log", roles: both, run: a.logUp.Run},
 		{name: "ClickHouse", roles: both, run: a.tablesUp.Run},
 		{name: "outages", roles: both, run: a.outages.Run},
