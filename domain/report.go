@@ -11,9 +11,10 @@ import (
 const (
 	// ReportInactive is the one kind of report.
 	ReportInactive = "inactive"
-	// ReportHoursDefault is 30 days, ReportHoursMax about ten years.
+	// ReportHoursDefault is 30 days.
 	ReportHoursDefault = 720
-	ReportHoursMax     = 87_600
+	// ReportHoursMax is about ten years.
+	ReportHoursMax = 87_600
 	// reportsPendingMax bounds the reports of one account that are being made.
 	reportsPendingMax = 10
 )
@@ -151,7 +152,7 @@ func (r Reports) request(c RequestReport) ([]Event, error) {
 	}
 	return []Event{ReportRequested{
 		Account: c.Account, Reference: c.Reference, Kind: c.Kind, Hours: c.Hours,
-		From: c.At.Add(-time.Duration(c.Hours) * time.Hour), Until: c.At, //nolint:gosec // At most ReportHoursMax.
+		From: c.At.Add(-time.Duration(c.Hours) * time.Hour), Until: c.At,
 	}}, nil
 }
 

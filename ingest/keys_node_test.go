@@ -170,6 +170,8 @@ type node struct {
 	clock    *testClock
 	uses     *usesSeen
 	waits    *waits
+	seen     *logActivity
+	reports  *ingest.Reports
 	boot     ingest.Bootstrapped
 	admin    string // The first administrator's key.
 	srv      *httptest.Server
@@ -214,7 +216,7 @@ func newNode(tb testing.TB) *node {
 // startNode starts a node with the data folder dir on log.
 func startNode(tb testing.TB, log *eventlog.Log, dir string) *node {
 	tb.Helper()
-	n := &node{tb: tb, dir: dir, log: log, clock: &testClock{}, uses: &usesSeen{}, waits: &waits{}}
+	n := &node{tb: tb, dir: dir, log: log, clock: &testClock{}, uses: &usesSeen{}, waits: &waits{}, seen: &logActivity{log: log}}
 	var err error
 	if n.store, err = keystore.Open(tb.Context(), dir, "", testLogger(tb)); err != nil {
 		tb.Fatal(err)
@@ -240,6 +242,7 @@ func startNode(tb testing.TB, log *eventlog.Log, dir string) *node {
 	n.commands = ingest.NewCommands(ingest.CommandsConfig{
 		Log: log, Directory: n.dirs, Store: n.store, Refusals: n.refusals, Now: n.clock.Now, Random: rand.Reader,
 	})
+	n.reports = ingest.NewReports(n.commands, n.seen, n.waits, testLogger(tb))
 	n.run()
 	n.serve()
 	return n
@@ -252,6 +255,7 @@ func (n *node) run() {
 	wg.Go(func() { cleanup(n.tb, n.dirs.Run(ctx)) })
 	wg.Go(func() { cleanup(n.tb, n.refusals.Run(ctx)) })
 	wg.Go(func() { cleanup(n.tb, n.pulses.Run(ctx)) })
+	wg.Go(func() { cleanup(n.tb, n.reports.Run(ctx)) })
 	n.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	n.tb.Cleanup(n.stop)
 	if err := n.dirs.WaitReady(ctx); err != nil {
@@ -263,7 +267,7 @@ func (n *node) serve() {
 	engine := httpx.NewEngine(testLogger(n.tb))
 	ingest.NewKeyAPI(ingest.KeyAPIConfig{
 		Commands: n.commands, Auth: auth.NewAuthenticator(n.dirs, n.pulses, n.store, n.clock.Now), Directory: n.dirs, Refusals: n.refusals,
-		Uses: n.uses, Lister: logLister{log: n.log}, Waiter: n.waits, Activity: fixedActivity{}, Now: n.clock.Now,
+		Uses: n.uses, Lister: logLister{log: n.log}, Waiter: n.waits, Activity: fixedActivity{}, Reports: n.reports, Now: n.clock.Now,
 	}).Register(engine)
 	n.srv = httptest.NewServer(engine)
 	n.tb.Cleanup(n.srv.Close)

@@ -115,13 +115,13 @@ func (r *Reports) make(ctx context.Context, ref reportRef) error {
 	if reached < report.Position {
 		return fmt.Errorf("the tables hold position %d, not %d", reached, report.Position)
 	}
-	account, err := s.accountAt(ctx, ref.account, report.Position)
-	if err != nil {
-		return err
-	}
 	seen, err := r.activity.AccountActivity(ctx, ref.account, report.Position, report.Until)
 	if err != nil {
 		return fmt.Errorf("read the account's activity: %w", err)
+	}
+	account, err := s.accountAt(ctx, ref.account, report.Position)
+	if err != nil {
+		return err
 	}
 	parts, err := domain.InactiveSince(account, seen, report.From).Cut(reportPartBytesMax)
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *Commands) completeReport(ctx context.Context, account domain.AccountID,
 	}
 	for i, part := range parts {
 		cmd := domain.CompleteReport{
-			Account: account, Reference: report.Reference, Part: uint64(i) + 1, Parts: uint64(len(parts)), Content: part, //nolint:gosec // An index.
+			Account: account, Reference: report.Reference, Part: uint64(i) + 1, Parts: uint64(len(parts)), Content: part,
 		}
 		if _, err := s.report(ctx, o, account, cmd); err != nil {
 			return err
