@@ -31,6 +31,12 @@ const (
 	ActionGrantsUpdate         = "iam-access-management.grants.update"
 	ActionContactsUpdate       = "user-management.security-contacts.update"
 	ActionContactsConfirm      = "user-management.security-contacts.confirm"
+	ActionContactsRead         = "user-management.security-contacts.read"
+	ActionSettingsRead         = "iam-identity.account-settings.read"
+	ActionAccessSettingsRead   = "iam-access-management.account-settings.read"
+	ActionGrantsRead           = "iam-access-management.grants.read"
+	ActionMemberRead           = "user-management.user.read"
+	ActionMemberList           = "user-management.user.list"
 
 	ActionFindingOpen   = "finding.open"
 	ActionFindingExtend = "finding.extend"

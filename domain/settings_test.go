@@ -337,8 +337,11 @@ func TestAccessSettings(t *testing.T) {
 		from             domain.AccountID
 		permit, enforced bool
 	}{
-		{"User-1", "acct1", true, true}, {"User-1", "acct2", true, true}, {"User-1", "acct4", false, true},
-		{"iam-ServiceId-1", "acct1", true, false}, {"iam-ServiceId-1", "acct2", false, false},
+		{"User-1", "acct1", true, true},
+		{"User-1", "acct2", true, true},
+		{"User-1", "acct4", false, true},
+		{"iam-ServiceId-1", "acct1", true, false},
+		{"iam-ServiceId-1", "acct2", false, false},
 	} {
 		permit, enforced := got.Of(tt.id).Permits("acct1", tt.from)
 		if permit != tt.permit || enforced != tt.enforced {

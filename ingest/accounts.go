@@ -46,6 +46,9 @@ func (s *Commands) account(ctx context.Context, o Order, id domain.AccountID, cm
 		if err := domain.AuthorizeAccountChange(o.Caller.Initiator, in, account, cmd); err != nil {
 			return decision{}, err //nolint:wrapcheck // The domain's words are the answer.
 		}
+		if err := s.namesService(id, cmd); err != nil {
+			return decision{}, err
+		}
 		events, err := account.Decide(cmd)
 		return decision{account: id, events: events, at: account.NextEffective(s.cfg.Now())}, err //nolint:wrapcheck // The domain's words.
 	})
@@ -53,6 +56,17 @@ func (s *Commands) account(ctx context.Context, o Order, id domain.AccountID, cm
 		return domain.Account{}, 0, s.refuse(ctx, o, refusal, err)
 	}
 	return f.state, f.position, nil
+}
+
+// namesService refuses a command about a service ID that is not the account's.
+func (s *Commands) namesService(account domain.AccountID, cmd domain.AccountCommand) error {
+	switch c := cmd.(type) { //nolint:gochecksumtype // No other is about service IDs.
+	case domain.SetRoles:
+		return s.ownsService(account, c.IAMID)
+	case domain.SetGrants:
+		return s.ownsService(account, c.IAMID)
+	}
+	return nil
 }
 
 // accountRefusal describes a refused command about an account.
@@ -189,7 +203,7 @@ func (h *KeyAPI) getAccount(c *gin.Context) {
 	caller, id := auth.CallerOf(c), domain.AccountID(c.Param("id"))
 	a, ok := h.Directory.Account(id)
 	if !ok || !caller.Standing(id).Known() {
-		httpx.Fail(c, domain.Errorf(domain.NotFound, "no such account").WithMessageCode("account_not_found"))
+		httpx.Fail(c, errNoAccount())
 		return
 	}
 	httpx.Position(c, h.Directory.Reached())

@@ -339,5 +339,5 @@ func actionOf(c *gin.Context) string {
 	case "DELETE /v1/serviceids/:id":
 		return domain.ServiceIDAction(domain.VerbDelete)
 	}
-	return "iam-identity.request.refuse"
+	return accountActionOf(route)
 }

@@ -107,6 +107,9 @@ func (h *KeyAPI) Routes() apidoc.Table {
 		h.sessionRoutes(),
 		h.accountRoutes(),
 		h.limitRoutes(),
+		h.settingsRoutes(),
+		h.userRoutes(),
+		h.contactRoutes(),
 		h.holdRoutes(),
 		h.emptyRoutes(), h.reportRoutes(),
 	)
