@@ -19,6 +19,8 @@ type useData struct {
 	ASN            uint32            `json:"asn,omitempty"`
 	Access         Access            `json:"access,omitempty"`
 	Labels         map[string]string `json:"labels,omitempty"`
+	Decision       string            `json:"decision,omitempty"`
+	IsEnforced     *bool             `json:"isEnforced,omitempty"`
 	Index          uint32            `json:"index"`
 }
 
@@ -58,6 +60,10 @@ func ActivityOfUse(u Use, position uint64, index uint32) Activity {
 	d := useData{
 		KeyID: u.KeyID, KeyFingerprint: u.KeyFingerprint, ErrorCode: u.ErrorCode, Region: u.Region, RequestID: u.RequestID,
 		LatencyMS: u.LatencyMS, Bytes: u.Bytes, Country: u.Country, ASN: u.ASN, Access: u.Access, Labels: u.Labels, Index: index,
+	}
+	if u.Action == ActionAccessEval {
+		enforced := u.Labels[LabelEnforced] == "true"
+		d.Decision, d.IsEnforced = u.Labels[LabelDecision], &enforced
 	}
 	b, err := json.Marshal(d)
 	if err != nil {

@@ -11,10 +11,21 @@ type SessionLimits struct {
 	SessionsMax  int           // How many an identity may have at a time.
 }
 
-// DefaultSessionLimits returns IBM's, which hold where an account sets nothing. That there
-// are at most a thousand sessions is ours: it bounds what an identity can make a node remember.
-func DefaultSessionLimits() SessionLimits {
-	return SessionLimits{AccessToken: time.Hour, RefreshToken: 72 * time.Hour, Session: 24 * time.Hour, Idle: 2 * time.Hour, SessionsMax: 1000}
+// sessionsMaxDefault bounds what an identity can make a node remember where the account sets
+// no number of sessions. IBM says none.
+const sessionsMaxDefault = 1000
+
+// SessionLimits returns what a sign-in in the account gives.
+func (a Account) SessionLimits() SessionLimits {
+	s := a.Settings()
+	l := SessionLimits{
+		AccessToken: s.AccessTokenLifetime(), RefreshToken: s.RefreshTokenLifetime(), Session: s.SessionLifetime(), Idle: s.SessionIdle(),
+		SessionsMax: sessionsMaxDefault,
+	}
+	if n, set := s.SessionLimit(); set {
+		l.SessionsMax = n
+	}
+	return l
 }
 
 // Session is one session: the fold of its stream. The zero Session has no history.

@@ -282,10 +282,7 @@ func (h *KeyAPI) refused(c *gin.Context, tried auth.Tried, reason error) error {
 	case tried.Nothing:
 		return nil
 	default:
-		e.Action, e.Target = domain.KeyAction(domain.KindUser, domain.VerbLogin), ""
-		if who.Type == domain.ActorServiceID {
-			e.Action = domain.KeyAction(domain.KindServiceID, domain.VerbLogin)
-		}
+		e = keyRefusal(domain.VerbLogin, tried.Key, nil)
 	}
 	if tried.Fingerprint != "" {
 		e.Request = requestOf(map[string]string{"key_fingerprint": tried.Fingerprint})

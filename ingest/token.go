@@ -138,7 +138,7 @@ func (h *KeyAPI) refresh(c *gin.Context) {
 		httpx.Fail(c, err)
 	default:
 		e := keyRefusal(domain.VerbLogin, key, map[string]string{"session_id": token.Session})
-		e.Action, e.Status = domain.ActionSessionRefresh, http.StatusBadRequest
+		e.Action, e.Status = domain.ActionSessionRefresh, signInStatus(err)
 		failToken(c, recordRefusal(c.Request.Context(), h.Refusals, who, httpx.Trace(c), e, err))
 	}
 }

@@ -1,9 +1,11 @@
 package ingest
 
 import (
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -56,6 +58,14 @@ type verifyView struct {
 	AccountID domain.AccountID   `json:"account_id,omitempty"`
 	Accounts  []domain.AccountID `json:"accounts,omitempty" description:"Every account in which the key's identity is anything."`
 	ExpiresAt string             `json:"expires_at,omitempty"`
+	// CrossAccount is what the account of the target decided, if that is not the key's.
+	CrossAccount *crossingView `json:"cross_account,omitempty"`
+}
+
+type crossingView struct {
+	AccountID  domain.AccountID `json:"account_id"`
+	Decision   string           `json:"decision" enum:"Permit,Deny"`
+	IsEnforced bool             `json:"is_enforced"`
 }
 
 // question is what is asked of a key, checked.
@@ -71,6 +81,7 @@ type verdict struct {
 	reason   string
 	key      domain.KeyState
 	accounts []domain.AccountID
+	crossing *domain.Crossing
 }
 
 // bindQuestion reads a question. Texts that could be a key's value are refused: they would
@@ -127,7 +138,7 @@ func (h *KeyAPI) verify(c *gin.Context) {
 		h.verifyUnknown(c, q, v)
 		return
 	}
-	pos, err := h.Uses.RecordUse(c.Request.Context(), h.useOf(c, q, v))
+	pos, err := h.recordVerdict(c, q, v)
 	if err != nil {
 		httpx.Fail(c, err)
 		return
@@ -142,10 +153,14 @@ func (h *KeyAPI) verify(c *gin.Context) {
 		return
 	}
 	httpx.Position(c, pos)
-	answerVerify(c, verifyView{
+	view := verifyView{
 		Valid: v.code == domain.VerifyValid, Code: v.code, Reason: v.reason, KeyID: v.key.ID, Name: v.key.Name, Kind: v.key.Kind,
 		IAMID: v.key.IAMID, AccountID: v.key.Account, Accounts: v.accounts, ExpiresAt: domain.FormatExpiry(v.key.ExpiresAt),
-	})
+	}
+	if v.crossing != nil {
+		view.CrossAccount = &crossingView{AccountID: v.crossing.Account, Decision: v.crossing.Decision(), IsEnforced: v.crossing.Enforced}
+	}
+	answerVerify(c, view)
 }
 
 func answerVerify(c *gin.Context, v verifyView) {
@@ -181,6 +196,10 @@ func (h *KeyAPI) judgeNow(q question, scope []domain.AccountID, now time.Time) (
 	}
 	refused := h.Directory.Check(key, now)
 	if refused == nil {
+		refused = h.Directory.CheckFrom(key, q.from)
+	}
+	if refused == nil {
+		v.code, v.reason, v.crossing = h.accessQuestion(q, key).Decide()
 		return v, nil
 	}
 	code, known := verifyCodeOf(refused)
@@ -188,16 +207,54 @@ func (h *KeyAPI) judgeNow(q question, scope []domain.AccountID, now time.Time) (
 		return verdict{}, refused //nolint:wrapcheck // Nobody can tell; it is worded for the caller.
 	}
 	v.code, v.reason = code, refused.Error()
+	if code == domain.VerifyIPRefused && !q.from.IsValid() {
+		v.reason += "; source_ip was not given"
+	}
 	return v, nil
+}
+
+// accessQuestion is what is known of where the key is to be used.
+func (h *KeyAPI) accessQuestion(q question, key domain.KeyState) domain.AccessQuestion {
+	where, named := h.Directory.Account(domain.AccountID(q.Target))
+	if account := domain.AccountOfCRN(q.Target); account != "" {
+		where, _ = h.Directory.Account(account) // One that we do not know is nobody's.
+	} else if !named {
+		where, _ = h.Directory.Account(key.Account)
+	}
+	return domain.AccessQuestion{
+		Key: key, Action: q.Action, Target: q.Target, Where: where, Known: h.Directory.Standing(key.IAMID, where.ID()).Known(),
+	}
 }
 
 // verifyCodeOf returns the code of what [auth.Directory.Check] said.
 func verifyCodeOf(err error) (domain.VerifyCode, bool) {
 	code, ok := map[string]domain.VerifyCode{
 		"key_deleted": domain.VerifyDeleted, "key_disabled": domain.VerifyDisabled, "key_expired": domain.VerifyExpired,
-		"identity_invalid": domain.VerifyIdentityInvalid, "invalid_credential": domain.VerifyNotFound,
+		"identity_invalid": domain.VerifyIdentityInvalid, auth.MessageCodeIPRefused: domain.VerifyIPRefused, "invalid_credential": domain.VerifyNotFound,
 	}[messageCodeOf(err)]
 	return code, ok
+}
+
+// recordVerdict records the use of the key, and before it, for the account of the target, what
+// that decided.
+func (h *KeyAPI) recordVerdict(c *gin.Context, q question, v verdict) (uint64, error) {
+	u := h.useOf(c, q, v)
+	if v.crossing != nil {
+		e := u
+		e.ID = domain.DeriveID("eval", httpx.RequestID(c)).String()
+		e.Account, e.KeyID, e.Action = v.crossing.Account, "", domain.ActionAccessEval
+		e.Outcome, e.Status, e.ErrorCode = domain.OutcomeSuccess, http.StatusOK, ""
+		if v.crossing.Refused() {
+			e.Outcome, e.Status, e.ErrorCode = domain.OutcomeFailure, http.StatusForbidden, string(domain.VerifyCrossAccountRefused)
+		}
+		e.Labels = maps.Clone(u.Labels)
+		e.Labels[domain.LabelDecision], e.Labels[domain.LabelEnforced] = v.crossing.Decision(), strconv.FormatBool(v.crossing.Enforced)
+		e.Labels["key_id"], e.Labels["key_account_id"] = string(v.key.ID), string(v.key.Account)
+		if _, err := h.Uses.RecordUse(c.Request.Context(), e); err != nil {
+			return 0, err //nolint:wrapcheck // It says what was attempted.
+		}
+	}
+	return h.Uses.RecordUse(c.Request.Context(), u) //nolint:wrapcheck // It says what was attempted.
 }
 
 // useOf is the use of a key that a verification is.

@@ -163,6 +163,8 @@ func (a *Authenticator) Authenticate(c *gin.Context) (Caller, error) {
 type Tried struct {
 	// Initiator is who it was, as far as that is known.
 	Initiator domain.Initiator
+	// Key is the key that was shown, or whose token was, if it is known.
+	Key domain.KeyState
 	// Fingerprint is that of a key that nobody knows, if one was shown.
 	Fingerprint string
 	// Nothing says that no credential was shown at all.
@@ -190,7 +192,7 @@ func (a *Authenticator) authenticate(c *gin.Context, tried *Tried) error {
 		tried.Fingerprint = a.Fingerprint(credential)
 	}
 	if key.ID != "" {
-		tried.Initiator = a.initiator(tried.Initiator, key, kind)
+		tried.Key, tried.Initiator = key, a.initiator(tried.Initiator, key, kind)
 	}
 	return err
 }

@@ -511,6 +511,9 @@ func (d *Directory) CheckFrom(s domain.KeyState, from netip.Addr) error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	account := d.accounts[s.Account].account
+	if !account.Addresses().Allows(from) {
+		return domain.Errorf(domain.Forbidden, "the account does not allow requests from this address").WithMessageCode(MessageCodeIPRefused)
+	}
 	if m, ok := account.Member(s.IAMID); ok && !m.Addresses.Allows(from) {
 		return domain.Errorf(domain.Forbidden, "the user does not allow requests from this address").WithMessageCode(MessageCodeIPRefused)
 	}
@@ -521,8 +524,10 @@ func (d *Directory) CheckFrom(s domain.KeyState, from netip.Addr) error {
 const MessageCodeIPRefused = "ip_refused"
 
 // SessionLimits returns what a sign-in in an account gives.
-func (d *Directory) SessionLimits(domain.AccountID) domain.SessionLimits {
-	return domain.DefaultSessionLimits()
+func (d *Directory) SessionLimits(account domain.AccountID) domain.SessionLimits {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.accounts[account].account.SessionLimits()
 }
 
 func refused(messageCode, message string) error {
