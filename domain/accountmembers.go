@@ -351,10 +351,10 @@ func (a Account) checkEmail(email string) error {
 	return nil
 }
 
-// checked returns p with a name made of its parts where it has none.
+// checked returns p with a name made of its parts, or of its address, where it has none.
 func (p MemberProfile) checked() (MemberProfile, error) {
 	if p.Name == "" {
-		p.Name = strings.TrimSpace(p.Firstname + " " + p.Lastname)
+		p.Name = firstOf(strings.TrimSpace(p.Firstname+" "+p.Lastname), p.Email)
 	}
 	for _, text := range []struct {
 		field, value string
