@@ -43,6 +43,7 @@ type KeyAPIConfig struct {
 	Waiter    Waiter
 	Activity  ActivityReader
 	Reports   *Reports
+	Used      UsedReader
 	Now       func() time.Time
 }
 

@@ -169,6 +169,7 @@ type node struct {
 	refusals *ingest.Refusals
 	clock    *testClock
 	uses     *usesSeen
+	used     *usedActions
 	waits    *waits
 	seen     *logActivity
 	reports  *ingest.Reports
@@ -216,7 +217,7 @@ func newNode(tb testing.TB) *node {
 // startNode starts a node with the data folder dir on log.
 func startNode(tb testing.TB, log *eventlog.Log, dir string) *node {
 	tb.Helper()
-	n := &node{tb: tb, dir: dir, log: log, clock: &testClock{}, uses: &usesSeen{}, waits: &waits{}, seen: &logActivity{log: log}}
+	n := &node{tb: tb, dir: dir, log: log, clock: &testClock{}, uses: &usesSeen{}, used: &usedActions{}, waits: &waits{}, seen: &logActivity{log: log}}
 	var err error
 	if n.store, err = keystore.Open(tb.Context(), dir, "", testLogger(tb)); err != nil {
 		tb.Fatal(err)
@@ -267,7 +268,7 @@ func (n *node) serve() {
 	engine := httpx.NewEngine(testLogger(n.tb))
 	ingest.NewKeyAPI(ingest.KeyAPIConfig{
 		Commands: n.commands, Auth: auth.NewAuthenticator(n.dirs, n.pulses, n.store, n.clock.Now), Directory: n.dirs, Refusals: n.refusals,
-		Uses: n.uses, Lister: logLister{log: n.log}, Waiter: n.waits, Activity: fixedActivity{}, Reports: n.reports, Now: n.clock.Now,
+		Uses: n.uses, Lister: logLister{log: n.log}, Waiter: n.waits, Activity: fixedActivity{}, Reports: n.reports, Used: n.used, Now: n.clock.Now,
 	}).Register(engine)
 	n.srv = httptest.NewServer(engine)
 	n.tb.Cleanup(n.srv.Close)
@@ -279,6 +280,7 @@ type reply struct {
 	header http.Header
 	raw    string
 	body   map[string]any
+	list   []any // Of an answer that is one.
 }
 
 // field returns a text field of the answer.
@@ -340,8 +342,12 @@ func (n *node) send(req *http.Request) reply {
 	}
 	r := reply{status: resp.StatusCode, header: resp.Header, raw: string(data)}
 	if len(data) > 0 {
-		if err := json.Unmarshal(data, &r.body); err != nil {
-			n.tb.Fatalf("answer is no JSON object: %s", data)
+		var into any = &r.body
+		if data[0] == '[' {
+			into = &r.list
+		}
+		if err := json.Unmarshal(data, into); err != nil {
+			n.tb.Fatalf("answer is neither a JSON object nor a list: %s", data)
 		}
 	}
 	return r

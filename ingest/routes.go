@@ -110,6 +110,8 @@ func (h *KeyAPI) Routes() apidoc.Table {
 		h.settingsRoutes(),
 		h.userRoutes(),
 		h.contactRoutes(),
+		h.grantRoutes(),
+		h.privilegeRoutes(),
 		h.holdRoutes(),
 		h.emptyRoutes(), h.reportRoutes(),
 	)

@@ -243,6 +243,11 @@ func (w *accessWorld) accountActs() []act {
 		{"contacts: read", readers, 200, "user-management.security-contacts.read", "GET", fixed(contacts, nil)},
 		{"contacts: change", admins, 200, "user-management.security-contacts.update", "PUT", fixed(contacts, `{"contacts":[{"name":"Ada","email":"ada@example.com"}]}`)},
 		{"contacts: confirm", admins, 200, "user-management.security-contacts.confirm", "POST", fixed(contacts+"/confirm", nil)},
+		{"grants: read", readers, 200, "iam-access-management.grants.read", "GET", fixed("/v1/identities/"+string(w.boot.Owner)+"/grants", nil)},
+		{"grants: change", admins, 200, "iam-access-management.grants.update", "PUT", each("/v1/identities/"+string(w.boot.Owner)+"/grants", func(n int) any {
+			return []any{granting(w.boot.Account, fmt.Sprint("a", n))}
+		})},
+		{"privilege report", "Administrator,Auditor,Owner", 200, "iam-access-management.privilege-report.read", "GET", fixed("/v1/accounts/"+account+"/reports/privilege", nil)},
 		{"users: list", anybody, 200, "", "GET", fixed(users, nil)},
 		{"users: list with settings", readers, 200, "user-management.user.list", "GET", fixed(users+"?include_settings=true", nil)},
 		{"users: invite", admins, 202, "user-management.user.invite", "POST", each(users, func(n int) any {

@@ -47,3 +47,43 @@ func TestKeyActivityCountsSuccessfulSignIns(t *testing.T) {
 		t.Errorf("an unused key: %d at %v (%v)", count, at, err)
 	}
 }
+
+// TestUsedActionsAreCountedByKey: successful uses in the time asked for, of the keys asked
+// for, in the account; sign-ins are none.
+func TestUsedActionsAreCountedByKey(t *testing.T) {
+	f := newFixture(t)
+	position := uint64(0)
+	done := func(account domain.AccountID, key domain.KeyID, action string, at time.Time, change ...func(*domain.Use)) use {
+		position++
+		u := keyUse(account, key, at, position, 0)
+		u.Action = action
+		for _, c := range change {
+			c(&u.Use)
+		}
+		return u
+	}
+	f.addUses(
+		done(accountA, "ApiKey-1", "s3.Get", now.Add(-time.Hour)), done(accountA, "ApiKey-1", "s3.Get", now.Add(-time.Minute)),
+		done(accountA, "ApiKey-1", "s3.List", now.Add(-24*time.Hour)),
+		done(accountA, "ApiKey-1", "s3.Old", now.Add(-25*time.Hour)), done(accountA, "ApiKey-1", "s3.Future", now),
+		done(accountA, "ApiKey-1", "iam-identity.user-apikey.login", now.Add(-time.Hour)),
+		done(accountA, "ApiKey-1", "s3.Refused", now.Add(-time.Hour), func(u *domain.Use) { u.Outcome = domain.OutcomeFailure }),
+		done(accountA, "ApiKey-2", "s3.Put", now.Add(-time.Hour)), done(accountA, "ApiKey-3", "s3.Put", now.Add(-time.Hour)),
+		done(accountB, "ApiKey-1", "s3.Theirs", now.Add(-time.Hour)),
+	)
+	got, err := f.handler.UsedActions(t.Context(), accountA, []domain.KeyID{"ApiKey-1", "ApiKey-2"}, now.Add(-24*time.Hour), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []query.UsedAction{
+		{KeyID: "ApiKey-1", Action: "s3.Get", Count: 2, Last: now.Add(-time.Minute)},
+		{KeyID: "ApiKey-1", Action: "s3.List", Count: 1, Last: now.Add(-24 * time.Hour)},
+		{KeyID: "ApiKey-2", Action: "s3.Put", Count: 1, Last: now.Add(-time.Hour)},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got, err := f.handler.UsedActions(t.Context(), accountA, nil, now.Add(-time.Hour), now); err != nil || got != nil {
+		t.Errorf("of no key: %v %v", got, err)
+	}
+}

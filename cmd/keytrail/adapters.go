@@ -108,3 +108,13 @@ func (l *keyLister) KeyActivity(ctx context.Context, account domain.AccountID, i
 	}
 	return out, err //nolint:wrapcheck // It says what was attempted.
 }
+
+// UsedActions implements [ingest.UsedReader]: it counts uses from the tables.
+func (l *keyLister) UsedActions(ctx context.Context, account domain.AccountID, keys []domain.KeyID, from, to time.Time) (map[domain.KeyID][]ingest.UsedAction, error) {
+	list, err := l.query.UsedActions(ctx, account, keys, from, to)
+	out := map[domain.KeyID][]ingest.UsedAction{}
+	for _, u := range list {
+		out[u.KeyID] = append(out[u.KeyID], ingest.UsedAction{Action: u.Action, Count: u.Count, Last: u.Last})
+	}
+	return out, err //nolint:wrapcheck // It says what was attempted.
+}

@@ -26,6 +26,9 @@ type Route struct {
 	// formData or json, with description tags. nil: the route takes nothing. Every
 	// parameter in Path must be a field tagged path.
 	Request any
+	// Body is a value of the type of a JSON body that is no object; nil: the body, if there
+	// is one, is in Request.
+	Body any
 	// Answers lists what a success looks like; at least one.
 	Answers []Answer
 	// Public marks a route that needs no credential.
@@ -114,6 +117,9 @@ func add(r *openapi31.Reflector, info Info, route Route) error {
 	}
 	if route.Request != nil {
 		op.AddReqStructure(route.Request)
+	}
+	if route.Body != nil {
+		op.AddReqStructure(route.Body)
 	}
 	for _, a := range route.Answers {
 		op.AddRespStructure(a.Body, a.options()...)

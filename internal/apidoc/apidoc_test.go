@@ -94,6 +94,35 @@ func TestDocumentDescribesParametersAnswersAndRefusals(t *testing.T) {
 	}
 }
 
+// TestABodyThatIsAListIsDescribed, beside the parameters.
+func TestABodyThatIsAListIsDescribed(t *testing.T) {
+	table := apidoc.Table{{
+		Method: http.MethodPut, Path: "/v1/things/:id", Summary: "Set all.", Group: "things", Handler: handler,
+		Request: struct {
+			ID string `path:"id"`
+		}{}, Body: []answer{}, Answers: apidoc.OK([]answer{}),
+	}}
+	text, err := apidoc.Document(apidoc.Info{Title: "t", Version: "1"}, table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Parameters  []struct{ Name string }
+			RequestBody struct {
+				Content map[string]struct{ Schema map[string]any }
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	put := doc.Paths["/v1/things/{id}"]["put"]
+	if schema := put.RequestBody.Content["application/json"].Schema; len(put.Parameters) != 1 || schema["items"] == nil {
+		t.Errorf("parameters %v, body %v", put.Parameters, schema)
+	}
+}
+
 func TestDocumentRefusesAnUndocumentedRoute(t *testing.T) {
 	tests := []struct {
 		name   string
