@@ -22,8 +22,6 @@ func (n *node) order(account domain.AccountID, cmd domain.AccountCommand) {
 	}
 }
 
-func text(s string) *string { return &s }
-
 // account makes another account with that owner.
 func (n *node) account(owner domain.IAMID) domain.AccountID {
 	n.tb.Helper()
@@ -108,11 +106,16 @@ func TestVerifyChecksWhereAKeyWasShown(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	by, user := n.verifier(), n.member("User-a")
-	n.order(n.boot.Account, domain.UpdateAccountSettings{IfMatch: "*", AllowedAddresses: text("127.0.0.1,192.0.2.0/24,2001:db8::-2001:db8::ff")})
-	n.order(n.boot.Account, domain.SetMemberSettings{IAMID: "User-a", AllowedAddresses: text("192.0.2.0-192.0.2.9,2001:db8::/32")})
+	n.order(n.boot.Account, domain.UpdateAccountSettings{IfMatch: "*", AllowedAddresses: new("127.0.0.1,192.0.2.0/24,2001:db8::-2001:db8::ff")})
+	n.order(n.boot.Account, domain.SetMemberSettings{IAMID: "User-a", AllowedAddresses: new("192.0.2.0-192.0.2.9,2001:db8::/32")})
 	for _, tt := range []struct{ from, code string }{
-		{"192.0.2.5", "VALID"}, {"::ffff:192.0.2.5", "VALID"}, {"2001:db8::7", "VALID"},
-		{"192.0.2.10", "IP_REFUSED"}, {"2001:db8:1::1", "IP_REFUSED"}, {"203.0.113.1", "IP_REFUSED"}, {"", "IP_REFUSED"},
+		{"192.0.2.5", "VALID"},
+		{"::ffff:192.0.2.5", "VALID"},
+		{"2001:db8::7", "VALID"},
+		{"192.0.2.10", "IP_REFUSED"},
+		{"2001:db8:1::1", "IP_REFUSED"},
+		{"203.0.113.1", "IP_REFUSED"},
+		{"", "IP_REFUSED"},
 	} {
 		r := n.must(200, n.ask(by, user, "source_ip", tt.from))
 		uses := n.uses.all()
@@ -221,14 +224,14 @@ func TestTokensLiveAsLongAsTheAccountSays(t *testing.T) {
 		}
 	}
 	lives(time.Hour)
-	n.order(n.boot.Account, domain.UpdateAccountSettings{IfMatch: "*", AccessTokenSeconds: text("1000")})
+	n.order(n.boot.Account, domain.UpdateAccountSettings{IfMatch: "*", AccessTokenSeconds: new("1000")})
 	lives(1000 * time.Second)
 	at := n.clock.Now().Add(500 * time.Second).UTC().Format("2006-01-02T15:04:05+0000")
 	n.must(200, n.call(n.admin, "PUT", "/v1/apikeys/"+id, map[string]any{"expires_at": at}, "If-Match", "*"))
 	lives(500 * time.Second)
 	n.must(200, n.call(n.admin, "PUT", "/v1/apikeys/"+id, map[string]any{"expires_at": ""}, "If-Match", "*"))
 	n.order(n.boot.Account, domain.UpdateAccountSettings{
-		IfMatch: "*", AccessTokenSeconds: text("NOT_SET"), SessionExpirationSeconds: text("1200"), SessionInvalidationSeconds: text("900"), RefreshTokenSeconds: text("900"),
+		IfMatch: "*", AccessTokenSeconds: new("NOT_SET"), SessionExpirationSeconds: new("1200"), SessionInvalidationSeconds: new("900"), RefreshTokenSeconds: new("900"),
 	})
 	lives(900 * time.Second)
 	in := n.enter(value)
@@ -244,7 +247,7 @@ func TestTheOldestSessionMakesRoom(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	two := startNode(t, n.log, n.dir)
-	n.order(n.boot.Account, domain.UpdateAccountSettings{IfMatch: "*", SessionsMax: text("2")})
+	n.order(n.boot.Account, domain.UpdateAccountSettings{IfMatch: "*", SessionsMax: new("2")})
 	_, value := n.sessionKey(n.admin, n.boot.Owner, "k")
 	first := n.enter(value)
 	second := n.enter(value)
