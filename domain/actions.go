@@ -35,6 +35,8 @@ const (
 	ActionSettingsRead         = "iam-identity.account-settings.read"
 	ActionAccessSettingsRead   = "iam-access-management.account-settings.read"
 	ActionGrantsRead           = "iam-access-management.grants.read"
+	ActionActivitySearch       = "activity.search"
+	ActionActivityRead         = "activity.read"
 	ActionPrivilegeRead        = "iam-access-management.privilege-report.read"
 	ActionMemberRead           = "user-management.user.read"
 	ActionMemberList           = "user-management.user.list"

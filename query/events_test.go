@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -221,6 +222,40 @@ func TestACallMayWaitForAPosition(t *testing.T) {
 	var page eventsPage
 	if err := json.Unmarshal(rec.Body.Bytes(), &page); err != nil || len(page.Events) != 1 || rec.Header().Get("Keytrail-Position") != "20" {
 		t.Errorf("answer %d at %s: %s, want the record at 20", rec.Code, rec.Header().Get("Keytrail-Position"), rec.Body)
+	}
+}
+
+// TestAMemberWithoutTheRightHearsWhichRoleItNeeds, which is recorded before the answer;
+// where that cannot be, it is not answered so.
+func TestAMemberWithoutTheRightHearsWhichRoleItNeeds(t *testing.T) {
+	f := newFixture(t)
+	f.progress.set(1, 10)
+	actions := map[string]string{
+		"/v1/events": "activity.search", "/v1/findings": "activity.search", "/v1/events/export": "activity.export",
+		"/v1/usage/series": "activity.read", "/v1/usage/top": "activity.read", "/v1/apikeys/ApiKey-2/timeline": "activity.read",
+	}
+	for path, action := range actions {
+		f.refused.events = nil
+		params := url.Values{"account_id": {string(accountM)}}
+		if path == "/v1/usage/top" {
+			params.Set("by", "key")
+		}
+		rec := f.get(path, params, nil)
+		code, _ := refusal(t, rec)
+		if rec.Code != http.StatusForbidden || code != "missing_role" || !strings.Contains(rec.Body.String(), "needs the role Viewer, Operator, Editor or Administrator on IAM Identity or the role Auditor") {
+			t.Errorf("%s: %d %s, want 403 and the roles", path, rec.Code, rec.Body)
+		}
+		if len(f.refused.events) != 1 {
+			t.Errorf("%s: %d refusals recorded, want 1", path, len(f.refused.events))
+			continue
+		}
+		if e := f.refused.events[0]; e.Action != action || e.Account != accountM || e.Status != 403 || e.Code != domain.Forbidden {
+			t.Errorf("%s: recorded %+v", path, e)
+		}
+	}
+	f.refused.err = domain.Errorf(domain.Unavailable, "away")
+	if rec := f.get("/v1/events", url.Values{"account_id": {string(accountM)}}, nil); rec.Code != http.StatusServiceUnavailable {
+		t.Errorf("a refusal that cannot be recorded is answered %d", rec.Code)
 	}
 }
 

@@ -31,6 +31,7 @@ const (
 	accountA domain.AccountID = "acct-a"
 	accountB domain.AccountID = "acct-b"
 	accountX domain.AccountID = "acct-x" // Not the caller's.
+	accountM domain.AccountID = "acct-m" // The caller is a member without a role.
 )
 
 // progress is a [query.Progress] that a test moves.
@@ -121,6 +122,22 @@ func (a *access) recorded() []domain.AuditAccessed {
 	return append([]domain.AuditAccessed(nil), a.events...)
 }
 
+// refusals keeps what was refused, or fails as told.
+type refusals struct {
+	mu     sync.Mutex
+	events []domain.CommandRefused
+	err    error
+}
+
+func (r *refusals) Record(_ context.Context, _ domain.Initiator, _ string, e domain.CommandRefused) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.events = append(r.events, e)
+	}
+	return r.err
+}
+
 type projectionList []query.ProjectionStatus
 
 func (l projectionList) Projections(context.Context) ([]query.ProjectionStatus, error) { return l, nil }
@@ -131,6 +148,7 @@ type fixture struct {
 	store    *clickhouse.Store
 	progress *progress
 	access   *access
+	refused  *refusals
 	handler  *query.Handler
 	engine   *gin.Engine
 }
@@ -138,18 +156,18 @@ type fixture struct {
 // newFixture opens empty tables.
 func newFixture(tb testing.TB) *fixture {
 	tb.Helper()
-	f := &fixture{t: tb, store: clickhousetest.Store(tb), progress: &progress{moved: make(chan struct{})}, access: &access{}}
+	f := &fixture{t: tb, store: clickhousetest.Store(tb), progress: &progress{moved: make(chan struct{})}, access: &access{}, refused: &refusals{}}
 	if err := f.store.Migrate(tb.Context(), os.DirFS("../projections/schema")); err != nil {
 		tb.Fatalf("schema: %v", err)
 	}
-	f.engine, f.handler = newEngine(tb, f.store, f.progress, f.access, nil)
+	f.engine, f.handler = newEngine(tb, f.store, f.progress, f.access, func(c *query.Config) { c.Refusals = f.refused })
 	return f
 }
 
 func newEngine(tb testing.TB, store query.Store, p query.Progress, a query.AccessRecorder, change func(*query.Config)) (*gin.Engine, *query.Handler) {
 	tb.Helper()
 	cfg := query.Config{
-		Tables: tables(store, p), Access: a, Projections: projectionList{{Name: "tables", Block: "1", Position: "2", Head: "3"}},
+		Tables: tables(store, p), Access: a, Refusals: &refusals{}, Projections: projectionList{{Name: "tables", Block: "1", Position: "2", Head: "3"}},
 		CursorKey: []byte("0123456789abcdef0123456789abcdef"), Version: "test", Now: func() time.Time { return now }, Logger: clickhousetest.Logger(tb),
 	}
 	if change != nil {
@@ -163,7 +181,7 @@ func newEngine(tb testing.TB, store query.Store, p query.Progress, a query.Acces
 	h.RegisterPublic(engine)
 	reader := domain.Standing{Member: true, Roles: []domain.Role{domain.RoleAuditor}}
 	caller := auth.NewCaller(domain.Initiator{IAMID: "IBMid-auditor", Account: accountA}, auth.FixedStandings{
-		accountA: reader, accountB: reader, accountX: {Member: true},
+		accountA: reader, accountB: reader, accountM: {Member: true},
 	})
 	h.Register(engine.Group("", func(c *gin.Context) { auth.WithCaller(c, caller) }))
 	return engine, h

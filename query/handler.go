@@ -78,6 +78,12 @@ type AccessRecorder interface {
 	RecordAccess(ctx context.Context, who domain.Initiator, correlationID string, accounts []domain.AccountID, e domain.AuditAccessed) error
 }
 
+// RefusalRecorder records in the log that a read was refused for lack of rights.
+type RefusalRecorder interface {
+	// Record returns when the refusal is durable, or counted with others like it.
+	Record(ctx context.Context, who domain.Initiator, correlationID string, e domain.CommandRefused) error
+}
+
 // ProjectionStatus is the state of one projection.
 type ProjectionStatus struct {
 	Name       string  `json:"name" description:"Name of the projection."`
@@ -118,6 +124,7 @@ type Config struct {
 	Tables      Tables
 	Projections Projections
 	Access      AccessRecorder
+	Refusals    RefusalRecorder
 	// CursorKey keys the authenticators of cursors: 32 bytes or more, the same on all
 	// nodes. It is copied.
 	CursorKey []byte
@@ -143,7 +150,7 @@ func (c Config) Validate() error {
 	var errs []error
 	for name, missing := range map[string]bool{
 		"tables": c.Tables == nil, "projections": c.Projections == nil,
-		"access recorder": c.Access == nil, "clock": c.Now == nil, "logger": c.Logger == nil,
+		"access recorder": c.Access == nil, "refusal recorder": c.Refusals == nil, "clock": c.Now == nil, "logger": c.Logger == nil,
 	} {
 		if missing {
 			errs = append(errs, fmt.Errorf("no %s is given", name))
@@ -245,9 +252,40 @@ func (h *Handler) stream(f viewHandler) gin.HandlerFunc {
 			err = f(c, v)
 		}
 		if err != nil {
-			httpx.Fail(c, worded(err))
+			httpx.Fail(c, worded(h.refused(c, err)))
 		}
 	}
+}
+
+// refused records that a right was missing, and returns what to answer: err, or that it
+// could not be recorded.
+func (h *Handler) refused(c *gin.Context, err error) error {
+	refusal, ok := errors.AsType[*domain.Error](err)
+	if !ok || refusal.Code != domain.Forbidden {
+		return err
+	}
+	caller := auth.CallerOf(c)
+	e := domain.CommandRefused{
+		Action: actionOf(c.FullPath()), Account: caller.Initiator.Account, Status: httpx.Status(refusal.Code), Code: refusal.Code, Reason: refusal.Error(),
+	}
+	if named := domain.AccountID(c.Query("account_id")); caller.Standing(named).Known() {
+		e.Account, e.TargetName = named, string(named)
+	}
+	if recordErr := h.cfg.Refusals.Record(c.Request.Context(), caller.Initiator, httpx.Trace(c), e); recordErr != nil {
+		return fmt.Errorf("record a refusal: %w", recordErr)
+	}
+	return err
+}
+
+// actionOf names what a route of this room does.
+func actionOf(path string) string {
+	switch path {
+	case "/v1/events", "/v1/findings":
+		return domain.ActionActivitySearch
+	case "/v1/events/export":
+		return actionExport
+	}
+	return domain.ActionActivityRead
 }
 
 func (h *Handler) view(c *gin.Context) (view, error) {
@@ -309,14 +347,21 @@ func worded(err error) error {
 }
 
 // accounts returns the accounts that the caller may read: all of them, or the one
-// that is named. A named one beyond them does not exist.
+// that is named. A named one in which the caller is nobody does not exist.
 func (v view) accounts(named string) ([]domain.AccountID, error) {
 	if named == "" {
 		return v.who.Accounts(domain.RightRead), nil
 	}
 	id := domain.AccountID(named)
-	if !domain.ValidID(named) || !v.who.Can(domain.RightRead, id) {
-		return nil, domain.Errorf(domain.NotFound, "no such account").WithField("account_id").WithMessageCode("no_such_account")
+	in := domain.Standing{}
+	if domain.ValidID(named) {
+		in = v.who.Standing(id)
+	}
+	if err := domain.AuthorizeAccount(v.who.Initiator, in, domain.RightRead); err != nil {
+		if e, ok := errors.AsType[*domain.Error](err); ok && e.Code == domain.NotFound {
+			return nil, e.WithField("account_id")
+		}
+		return nil, err //nolint:wrapcheck // The domain's words are the answer.
 	}
 	return []domain.AccountID{id}, nil
 }

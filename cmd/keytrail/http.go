@@ -24,7 +24,7 @@ func (a *app) buildHTTP() error {
 	})
 	uploads, check := ingest.UploadRoutes(a.usage, a.importer), slices.Concat(apidoc.Table{a.verifyRoute()}, a.generationRoutes(), a.poisonRoutes(), a.horizonRoutes())
 	reads, err := query.New(query.Config{
-		Tables: answering{a.tables, a.tablesUp}, Projections: positions{a}, Access: a.access,
+		Tables: answering{a.tables, a.tablesUp}, Projections: positions{a}, Access: a.access, Refusals: a.refusals,
 		CursorKey: a.cursorKey(), Checks: a.checks(), Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
 		Others: []apidoc.Table{keys.PublicRoutes(), keys.Routes(), uploads, check}, Version: version(), Now: a.now, Logger: a.log.With(slog.String("component", "query")),
 	})
