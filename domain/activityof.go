@@ -203,7 +203,13 @@ func ofRefusal(a *Activity, e CommandRefused) {
 func ofAccess(a *Activity, e AuditAccessed) {
 	a.Action, a.Account = e.Action, e.Account
 	a.TargetID, a.TargetName = crn(e.Account, "account", string(e.Account)), string(e.Account)
-	a.RequestData = requestData{Request: e.Request, Count: e.Count, SHA256: e.SHA256, Complete: &e.Complete}.encode()
+	d := requestData{Request: e.Request, Count: e.Count, SHA256: e.SHA256, Complete: &e.Complete}
+	if e.Target != "" {
+		a.KeyID, a.TargetName = KeyID(e.Target), firstOf(e.TargetName, e.Target)
+		a.TargetID = KeyCRN(e.Account, a.KeyID)
+		d.InstanceName, d.KeyID, d.KeyKind = e.TargetName, a.KeyID, e.TargetKind
+	}
+	a.RequestData = d.encode()
 }
 
 func ofFindingEvent(a *Activity, e FindingEvent) {

@@ -28,15 +28,19 @@ type CommandRefused struct {
 	Last    time.Time       `json:"last"`
 }
 
-// AuditAccessed records that audit data was exported or read.
+// AuditAccessed records that audit data was exported or read, or that keys were.
 type AuditAccessed struct {
-	Action  string          `json:"action"` // "activity.export", "activity.search" …
+	Action  string          `json:"action"` // "activity.export", "iam-identity.user-apikey.read" …
 	Account AccountID       `json:"account_id,omitempty"`
 	Request json.RawMessage `json:"request,omitempty"` // The filter, the range, the format.
 	Count   uint64          `json:"count"`             // Records handed out.
 	SHA256  string          `json:"sha256,omitempty"`  // Of the exported bytes.
 	// Complete is false where the reader broke off.
 	Complete bool `json:"complete"`
+	// Target is the key that was read, with its name and kind then.
+	Target     string  `json:"target,omitempty"`
+	TargetName string  `json:"target_name,omitempty"`
+	TargetKind KeyKind `json:"target_kind,omitempty"`
 }
 
 // Stored names of the audit events.

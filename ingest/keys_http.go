@@ -43,6 +43,7 @@ type KeyAPIConfig struct {
 	Waiter    Waiter
 	Activity  ActivityReader
 	Reports   *Reports
+	Reads     ReadRecorder
 	Used      UsedReader
 	Now       func() time.Time
 }
@@ -252,6 +253,10 @@ func (h *KeyAPI) showKey(c *gin.Context, ref KeyRef) {
 			return
 		}
 		extra = append(extra, withActivity(activity))
+	}
+	if err := h.recordRead(c, state); err != nil {
+		httpx.Fail(c, err)
+		return
 	}
 	httpx.Position(c, position)
 	h.answerKey(c, http.StatusOK, state, extra...)

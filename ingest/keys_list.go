@@ -75,6 +75,10 @@ func (h *KeyAPI) listKeys(c *gin.Context) {
 		}
 		views = append(views, v)
 	}
+	if err := h.recordList(c, q, page); err != nil {
+		httpx.Fail(c, err)
+		return
+	}
 	httpx.Position(c, page.Position)
 	httpx.Lag(c, page.Lag)
 	c.JSON(http.StatusOK, listView{

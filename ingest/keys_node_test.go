@@ -173,6 +173,8 @@ type node struct {
 	waits    *waits
 	seen     *logActivity
 	reports  *ingest.Reports
+	access   *ingest.AccessLog
+	fails    error // Of records of reads, from the next serve on.
 	boot     ingest.Bootstrapped
 	admin    string // The first administrator's key.
 	srv      *httptest.Server
@@ -243,6 +245,7 @@ func startNode(tb testing.TB, log *eventlog.Log, dir string) *node {
 	n.commands = ingest.NewCommands(ingest.CommandsConfig{
 		Log: log, Directory: n.dirs, Store: n.store, Refusals: n.refusals, Now: n.clock.Now, Random: rand.Reader,
 	})
+	n.access = ingest.NewAccessLog(log, n.store.InstallationID(), rand.Text(), n.clock.Now)
 	n.reports = ingest.NewReports(n.commands, n.seen, n.waits, testLogger(tb))
 	n.run()
 	n.serve()
@@ -268,7 +271,7 @@ func (n *node) serve() {
 	engine := httpx.NewEngine(testLogger(n.tb))
 	ingest.NewKeyAPI(ingest.KeyAPIConfig{
 		Commands: n.commands, Auth: auth.NewAuthenticator(n.dirs, n.pulses, n.store, n.clock.Now), Directory: n.dirs, Refusals: n.refusals,
-		Uses: n.uses, Lister: logLister{log: n.log}, Waiter: n.waits, Activity: fixedActivity{}, Reports: n.reports, Used: n.used, Now: n.clock.Now,
+		Uses: n.uses, Lister: logLister{log: n.log}, Waiter: n.waits, Activity: fixedActivity{}, Reports: n.reports, Reads: failingReads{n.access, n.fails}, Used: n.used, Now: n.clock.Now,
 	}).Register(engine)
 	n.srv = httptest.NewServer(engine)
 	n.tb.Cleanup(n.srv.Close)

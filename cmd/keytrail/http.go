@@ -20,7 +20,7 @@ func (a *app) buildHTTP() error {
 	a.reports = ingest.NewReports(a.commands, tables, waiter{a.tables}, a.log.With(slog.String("component", "reports")))
 	keys := ingest.NewKeyAPI(ingest.KeyAPIConfig{
 		Commands: a.commands, Auth: a.auth, Directory: a.directory, Refusals: a.refusals, Uses: a.recorder,
-		Lister: tables, Waiter: waiter{a.tables}, Activity: tables, Reports: a.reports, Used: tables, Now: a.now,
+		Lister: tables, Waiter: waiter{a.tables}, Activity: tables, Reports: a.reports, Reads: a.access, Used: tables, Now: a.now,
 	})
 	uploads, check := ingest.UploadRoutes(a.usage, a.importer), slices.Concat(apidoc.Table{a.verifyRoute()}, a.generationRoutes(), a.poisonRoutes(), a.horizonRoutes())
 	reads, err := query.New(query.Config{
