@@ -19,6 +19,9 @@ const (
 	VerbLogin   Verb = "login"
 	VerbObserve Verb = "observe"
 	VerbAbandon Verb = "abandon"
+	VerbRotate  Verb = "rotate"
+	// VerbReveal is to read the value of a key again.
+	VerbReveal Verb = "reveal"
 )
 
 // Right is what a role allows in a whole account, apart from single keys.
@@ -61,7 +64,9 @@ const (
 	ViewServiceKeys  View = "serviceid"
 	ViewExternalKeys View = "external"
 	ViewClassicKeys  View = "classic"
-	ViewServiceIDs   View = "serviceids"
+	// ViewFunctionalKeys are the user keys of functional IDs: a filter, with the rows of those.
+	ViewFunctionalKeys View = "functional"
+	ViewServiceIDs     View = "serviceids"
 	// ViewUsers are the users of an account. To whom reads, those that stand below it in the
 	// classic hierarchy are its own.
 	ViewUsers    View = "users"
@@ -75,6 +80,8 @@ type accessRule struct {
 	verbs [6]Verb
 	// own: the identity that it belongs to may, whatever its roles.
 	own bool
+	// above: so may who stands above that identity in the classic hierarchy.
+	above bool
 	// members: whoever belongs to the account may, unless the account restricts that.
 	members bool
 	// roles: who holds one of them may. The account's owner holds every one but the creators'.
@@ -89,7 +96,7 @@ type accessRule struct {
 // accessTable is who may do what: the one place where that is written. What is not in it,
 // only keytrail itself may do. Decisions, the words of a refusal, and the filters that are
 // offered are all made from it.
-func accessTable() [27]accessRule {
+func accessTable() [34]accessRule {
 	const (
 		readers = viewer | operator | editor | administrator | auditor
 		makers  = operator | editor | administrator
@@ -99,21 +106,30 @@ func accessTable() [27]accessRule {
 		{view: ViewUserKeys, verbs: [6]Verb{VerbRead, VerbList}, own: true, roles: administrator | auditor},
 		{view: ViewUserKeys, verbs: [6]Verb{VerbUpdate, VerbLock, VerbUnlock, VerbEnable, VerbDelete}, own: true, roles: administrator},
 		{view: ViewUserKeys, verbs: [6]Verb{VerbDisable}, own: true, roles: administrator | responder},
+		// Whoever rotates a key sees the value of the next: it is as good as to create one.
+		{view: ViewUserKeys, verbs: [6]Verb{VerbRotate}, own: true},
 
 		{view: ViewServiceKeys, verbs: [6]Verb{VerbCreate}, roles: makers},
 		{view: ViewServiceKeys, verbs: [6]Verb{VerbRead, VerbList}, own: true, roles: readers},
 		{view: ViewServiceKeys, verbs: [6]Verb{VerbUpdate, VerbLock, VerbUnlock, VerbEnable}, roles: editor | administrator},
 		{view: ViewServiceKeys, verbs: [6]Verb{VerbDisable}, roles: editor | administrator | responder},
 		{view: ViewServiceKeys, verbs: [6]Verb{VerbDelete}, roles: operator | administrator},
+		{view: ViewServiceKeys, verbs: [6]Verb{VerbRotate}, roles: makers | responder},
+		{view: ViewServiceKeys, verbs: [6]Verb{VerbReveal}, roles: makers},
 
 		// That external keys cannot be changed here is for [Key.Decide] to say, to whom may see them.
 		{view: ViewExternalKeys, verbs: [6]Verb{VerbRead, VerbList}, own: true, roles: readers},
 		{view: ViewExternalKeys, verbs: [6]Verb{VerbUpdate, VerbLock, VerbUnlock, VerbEnable}, roles: editor | administrator},
-		{view: ViewExternalKeys, verbs: [6]Verb{VerbDisable}, roles: editor | administrator | responder},
+		{view: ViewExternalKeys, verbs: [6]Verb{VerbDisable, VerbRotate}, roles: editor | administrator | responder},
 		{view: ViewExternalKeys, verbs: [6]Verb{VerbDelete}, roles: operator | administrator},
 
+		{view: ViewClassicKeys, verbs: [6]Verb{VerbCreate, VerbReveal}, own: true},
+		{view: ViewClassicKeys, verbs: [6]Verb{VerbRead, VerbList, VerbDelete}, own: true, above: true},
+		{view: ViewClassicKeys, verbs: [6]Verb{VerbUpdate, VerbLock, VerbUnlock, VerbDisable, VerbEnable, VerbRotate}, own: true},
+
 		{view: ViewServiceIDs, verbs: [6]Verb{VerbCreate}, roles: makers | serviceIDCreator, creator: serviceIDCreator},
-		{view: ViewServiceIDs, verbs: [6]Verb{VerbRead}, own: true, roles: readers},
+		{view: ViewServiceIDs, verbs: [6]Verb{VerbRead, VerbList}, own: true, roles: readers},
+		{view: ViewServiceIDs, verbs: [6]Verb{VerbUpdate, VerbLock, VerbUnlock}, roles: editor | administrator},
 		{view: ViewServiceIDs, verbs: [6]Verb{VerbDelete}, roles: operator | administrator},
 
 		{view: ViewUsers, verbs: [6]Verb{VerbRead, VerbList}, own: true, members: true, roles: readers},
@@ -177,11 +193,14 @@ func (s Standing) KeyViews() []View {
 	if !s.Known() {
 		return nil
 	}
-	views := []View{ViewMine}
+	views := []View{ViewMine, ViewClassicKeys} // Of classic keys everybody sees those that are his to see.
 	for _, v := range []View{ViewUserKeys, ViewServiceKeys, ViewExternalKeys} {
 		if s.judge(v, VerbList, false) == allowed {
 			views = append(views, v)
 		}
+	}
+	if slices.Contains(views, ViewUserKeys) {
+		views = append(views, ViewFunctionalKeys)
 	}
 	return views
 }
@@ -234,6 +253,17 @@ func AuthorizeKey(who Initiator, in Standing, verb Verb, key KeyState) error {
 	return authorize(who, in, viewOf(key.Kind), verb, who.IAMID == key.IAMID && key.IAMID != "")
 }
 
+// AuthorizeKeyIn is [AuthorizeKey] where the account of the key is at hand: whoever stands
+// above a user in its hierarchy may see and delete that user's classic keys.
+func AuthorizeKeyIn(who Initiator, in Standing, verb Verb, a Account, key KeyState) error {
+	view := viewOf(key.Kind)
+	own := who.IAMID == key.IAMID && key.IAMID != ""
+	if !own && ruleOf(view, verb).above {
+		own = slices.Contains(a.Ancestors(key.IAMID), who.IAMID)
+	}
+	return authorize(who, in, view, verb, own)
+}
+
 // AuthorizeServiceID says whether one who stands so in the service ID's account may do
 // verb to it.
 func AuthorizeServiceID(who Initiator, in Standing, verb Verb, s ServiceIDState) error {
@@ -275,6 +305,9 @@ func AuthorizeOperator(who Initiator, in Standing, doing string) error {
 // list, which needs every view that it reaches into.
 func AuthorizeList(who Initiator, in Standing, q KeysQuery) error {
 	for _, kind := range q.kinds() {
+		if kind == KindClassic && in.Known() {
+			continue // What is in the list is bounded by q.ClassicOf.
+		}
 		if err := AuthorizeKey(who, in, VerbList, KeyState{Kind: kind, IAMID: q.IAMID}); err != nil {
 			return err
 		}
@@ -300,7 +333,7 @@ func authorize(who Initiator, in Standing, view View, verb Verb, own bool) error
 
 func viewOf(kind KeyKind) View {
 	switch kind {
-	case KindServiceID:
+	case KindServiceID, KindServiceCredential:
 		return ViewServiceKeys
 	case KindExternal:
 		return ViewExternalKeys

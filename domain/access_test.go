@@ -32,7 +32,7 @@ func role(r ...domain.Role) domain.Standing { return domain.Standing{Member: tru
 func verbs() []domain.Verb {
 	return []domain.Verb{
 		domain.VerbCreate, domain.VerbRead, domain.VerbList, domain.VerbUpdate, domain.VerbLock, domain.VerbUnlock,
-		domain.VerbDisable, domain.VerbEnable, domain.VerbDelete, domain.VerbLogin, domain.VerbObserve,
+		domain.VerbDisable, domain.VerbEnable, domain.VerbDelete, domain.VerbLogin, domain.VerbObserve, domain.VerbRotate, domain.VerbReveal, domain.VerbAbandon,
 	}
 }
 
@@ -84,7 +84,7 @@ type question struct {
 // questions is every question there is.
 func questions() []question {
 	var all []question
-	for _, view := range []domain.View{domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys, domain.ViewServiceIDs, domain.ViewSessions, domain.ViewUsers} {
+	for _, view := range []domain.View{domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys, domain.ViewClassicKeys, domain.ViewServiceIDs, domain.ViewSessions, domain.ViewUsers} {
 		for _, own := range []bool{true, false} {
 			for _, verb := range verbs() {
 				all = append(all, question{view, own, verb})
@@ -399,13 +399,13 @@ func TestOnlyOpenFiltersAreOffered(t *testing.T) {
 	t.Parallel()
 	want := map[string][]domain.View{}
 	for _, name := range []string{"Member", "UserKeyCreator", "ServiceIDCreator", "Verifier", "Ingester", "Responder"} {
-		want[name] = []domain.View{domain.ViewMine}
+		want[name] = []domain.View{domain.ViewMine, domain.ViewClassicKeys}
 	}
 	for _, name := range []string{"Viewer", "Operator", "Editor"} {
-		want[name] = []domain.View{domain.ViewMine, domain.ViewServiceKeys, domain.ViewExternalKeys}
+		want[name] = []domain.View{domain.ViewMine, domain.ViewClassicKeys, domain.ViewServiceKeys, domain.ViewExternalKeys}
 	}
 	for _, name := range []string{"Administrator", "Auditor", "Owner"} {
-		want[name] = []domain.View{domain.ViewMine, domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys}
+		want[name] = []domain.View{domain.ViewMine, domain.ViewClassicKeys, domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys, domain.ViewFunctionalKeys}
 	}
 	who := domain.Initiator{IAMID: "User-1"}
 	for _, p := range personas() {
@@ -417,13 +417,13 @@ func TestOnlyOpenFiltersAreOffered(t *testing.T) {
 		if err := domain.AuthorizeList(who, p.in, own); err != nil {
 			t.Errorf("%s lists his own: %v", p.name, err)
 		}
-		for _, kind := range []domain.KeyKind{domain.KindUser, domain.KindServiceID, domain.KindExternal} {
+		for _, kind := range []domain.KeyKind{domain.KindUser, domain.KindServiceID, domain.KindExternal, domain.KindClassic} {
 			err := domain.AuthorizeList(who, p.in, domain.KeysQuery{Scope: "account", Type: kind})
 			if slices.Contains(offered, domain.View(kind)) != (err == nil) {
 				t.Errorf("%s: %s is offered %t, and listing gives %v", p.name, kind, err != nil, err)
 			}
 		}
-		whole := len(offered) == 4
+		whole := len(offered) == 6
 		if err := domain.AuthorizeList(who, p.in, domain.KeysQuery{Scope: "account"}); (err == nil) != whole {
 			t.Errorf("%s lists every kind: %v, want %t", p.name, err, whole)
 		}

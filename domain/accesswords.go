@@ -78,7 +78,7 @@ func errUnknown(view View) *Error {
 		return errNoAccount()
 	case ViewSessions:
 		return errNoSession()
-	case ViewMine, ViewUserKeys, ViewServiceKeys, ViewExternalKeys, ViewClassicKeys:
+	case ViewMine, ViewUserKeys, ViewServiceKeys, ViewExternalKeys, ViewClassicKeys, ViewFunctionalKeys:
 	}
 	return errNoKey()
 }
@@ -96,6 +96,9 @@ func errRefused(view View, verb Verb) *Error {
 	switch {
 	case rule.roles != 0:
 		return errMissing("to "+deed(rule, verb), rule.roles, "")
+	case rule.above:
+		return Errorf(Forbidden, "only the user that it belongs to, and who stands above that user in the hierarchy, may %s", deed(rule, verb)).
+			WithMessageCode(MessageCodeNotOwnKey)
 	case rule.own:
 		return Errorf(Forbidden, "only the user that it belongs to may %s", deed(rule, verb)).WithMessageCode(MessageCodeNotOwnKey)
 	}
@@ -113,7 +116,7 @@ func deed(rule accessRule, verb Verb) string {
 	}
 	one, all := "a user's API key", "all user API keys"
 	switch rule.view {
-	case ViewUserKeys, ViewMine, ViewAccount:
+	case ViewUserKeys, ViewFunctionalKeys, ViewMine, ViewAccount:
 		if rule.roles != 0 {
 			one = "another user's API key"
 		}

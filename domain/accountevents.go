@@ -53,30 +53,11 @@ type RolesSet struct {
 	New     []Role    `json:"new,omitempty"`
 }
 
-// ServiceIDCreated records a new service ID.
-type ServiceIDCreated struct {
-	ID          string    `json:"id"` // "ServiceId-<uuid>"
-	IAMID       IAMID     `json:"iam_id"`
-	Account     AccountID `json:"account_id"`
-	Name        string    `json:"name"`
-	Description string    `json:"description,omitempty"`
-}
-
-// ServiceIDDeleted records the end of a service ID; its keys are invalid from then on.
-type ServiceIDDeleted struct {
-	ID      string    `json:"id"`
-	IAMID   IAMID     `json:"iam_id"`
-	Account AccountID `json:"account_id"`
-	Name    string    `json:"name"`
-}
-
-// Stored names of the account and service ID events.
+// Stored names of the account events.
 const (
-	TypeAccountCreated   = "account.created.v1"
-	TypeMemberAdded      = "account.member-added.v1"
-	TypeRolesSet         = "account.roles-set.v1"
-	TypeServiceIDCreated = "serviceid.created.v1"
-	TypeServiceIDDeleted = "serviceid.deleted.v1"
+	TypeAccountCreated = "account.created.v1"
+	TypeMemberAdded    = "account.member-added.v1"
+	TypeRolesSet       = "account.roles-set.v1"
 )
 
 // Type implements [Event].
@@ -88,17 +69,9 @@ func (MemberAdded) Type() string { return TypeMemberAdded }
 // Type implements [Event].
 func (RolesSet) Type() string { return TypeRolesSet }
 
-// Type implements [Event].
-func (ServiceIDCreated) Type() string { return TypeServiceIDCreated }
-
-// Type implements [Event].
-func (ServiceIDDeleted) Type() string { return TypeServiceIDDeleted }
-
-func (AccountCreated) isEvent()   {}
-func (MemberAdded) isEvent()      {}
-func (RolesSet) isEvent()         {}
-func (ServiceIDCreated) isEvent() {}
-func (ServiceIDDeleted) isEvent() {}
+func (AccountCreated) isEvent() {}
+func (MemberAdded) isEvent()    {}
+func (RolesSet) isEvent()       {}
 
 func (AccountCreated) isAccountEvent() {}
 func (MemberAdded) isAccountEvent()    {}
@@ -106,6 +79,3 @@ func (RolesSet) isAccountEvent()       {}
 
 func (MemberAdded) isMemberEvent() {}
 func (RolesSet) isMemberEvent()    {}
-
-func (ServiceIDCreated) isServiceIDEvent() {}
-func (ServiceIDDeleted) isServiceIDEvent() {}

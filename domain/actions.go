@@ -7,7 +7,11 @@ const CName = "keytrail"
 
 // KeyAction returns the name of the activity that verb on a key of that kind is.
 func KeyAction(kind KeyKind, verb Verb) string {
-	return "iam-identity." + keyObject(kind) + "." + string(verb)
+	object := keyObject(kind)
+	if kind == KindServiceCredential && verb == VerbLogin {
+		object = keyObject(KindServiceID) // A sign-in as a service ID, by IBM's name.
+	}
+	return "iam-identity." + object + "." + string(verb)
 }
 
 // ServiceIDAction returns the name of the activity that verb on a service ID is.
@@ -59,6 +63,8 @@ func keyObject(kind KeyKind) string {
 		return "external-apikey"
 	case KindClassic:
 		return "classic-apikey"
+	case KindServiceCredential:
+		return "service-credential"
 	case KindUser:
 		return "user-apikey"
 	}

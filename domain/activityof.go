@@ -30,6 +30,9 @@ type requestData struct {
 	SHA256           string          `json:"sha256,omitempty"`
 	Cause            string          `json:"cause,omitempty"`
 	Complete         *bool           `json:"complete,omitempty"`
+	Successor        KeyID           `json:"successor,omitempty"`
+	Predecessor      KeyID           `json:"predecessor,omitempty"`
+	EndsAt           string          `json:"ends_at,omitempty"`
 }
 
 // encode never fails on values that the codec has read; where it does all the same,
@@ -95,6 +98,7 @@ func ofKey(a *Activity, key KeyEvent) {
 	case KeyCreated:
 		verb, status = VerbCreate, 201
 		d.ClientID = string(s.IAMID)
+		d.Predecessor = s.Predecessor
 		if s.Locked {
 			d.Lock = &s.Locked
 		}
@@ -118,6 +122,13 @@ func ofKey(a *Activity, key KeyEvent) {
 		verb, status = VerbDelete, 204
 	case KeyCreationAbandoned:
 		verb = VerbAbandon
+	case KeyRotationAbandoned:
+		verb, d.Successor = VerbAbandon, s.AbandonedSuccessor
+	case KeyValueRead:
+		verb = VerbReveal
+	case KeyRotated:
+		verb, status = VerbRotate, 201
+		d.Successor, d.EndsAt = s.Successor, FormatExpiry(s.EndsAt)
 	case KeyObserved:
 		verb, d.Fact, d.SourceEvent = observedVerb(e.Fact), e.Fact, e.SourceEvent
 	}
@@ -151,18 +162,39 @@ func observedVerb(f ObservedFact) Verb {
 func ofServiceIDEvent(a *Activity, e ServiceIDEvent) {
 	switch e := e.(type) {
 	case ServiceIDCreated:
-		ofServiceID(a, VerbCreate, e.Account, e.ID, e.Name, e.IAMID)
+		d := requestData{}
+		if e.Locked {
+			d.Lock = &e.Locked
+		}
+		ofServiceID(a, VerbCreate, e.Account, serviceIDRef{e.ID, e.IAMID, e.Account, e.Name}, d)
 		a.ReasonCode = 201
+	case ServiceIDUpdated:
+		d := requestData{Changes: e.Changes}
+		for _, c := range e.Changes {
+			if c.Field == "name" {
+				d.PrevInstanceName = c.Old
+			}
+		}
+		ofServiceID(a, VerbUpdate, e.Account, serviceIDRef{e.ID, e.IAMID, e.Account, e.Name}, d)
+	case ServiceIDLocked:
+		locked := true
+		ofServiceID(a, VerbLock, e.Account, serviceIDRef(e), requestData{Lock: &locked, Changes: flip("locked", true)})
+		a.ReasonCode = 204
+	case ServiceIDUnlocked:
+		locked := false
+		ofServiceID(a, VerbUnlock, e.Account, serviceIDRef(e), requestData{Lock: &locked, Changes: flip("locked", false)})
+		a.ReasonCode = 204
 	case ServiceIDDeleted:
-		ofServiceID(a, VerbDelete, e.Account, e.ID, e.Name, e.IAMID)
+		ofServiceID(a, VerbDelete, e.Account, serviceIDRef(e), requestData{})
 		a.ReasonCode = 204
 	}
 }
 
-func ofServiceID(a *Activity, verb Verb, account AccountID, id, name string, iam IAMID) {
-	a.Action, a.Account, a.TargetName = ServiceIDAction(verb), account, name
-	a.TargetID = ServiceIDCRN(account, id)
-	a.RequestData = requestData{InstanceName: name, IAMID: iam}.encode()
+func ofServiceID(a *Activity, verb Verb, account AccountID, s serviceIDRef, d requestData) {
+	a.Action, a.Account, a.TargetName = ServiceIDAction(verb), account, s.Name
+	a.TargetID = ServiceIDCRN(account, s.ID)
+	d.InstanceName, d.IAMID, d.CompatAction = s.Name, s.IAMID, compatAction(a.Action)
+	a.RequestData = d.encode()
 }
 
 // ofRefusal makes a record of a command that was not carried out. To change a locked

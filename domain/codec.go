@@ -19,11 +19,11 @@ const usageMagic = "KTU1"
 // EventTypes returns the stored name of every event that this version reads.
 func EventTypes() []string {
 	return []string{
-		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeAccountSettings, TypeAccountLimits, TypeServiceIDCreated, TypeServiceIDDeleted,
+		TypeAccountCreated, TypeMemberAdded, TypeRolesSet, TypeAccountSettings, TypeAccountLimits, TypeServiceIDCreated, TypeServiceIDUpdated, TypeServiceIDLocked, TypeServiceIDUnlocked, TypeServiceIDDeleted,
 		TypeMemberUpdated, TypeMemberRemoved, TypeParentSet, TypeFunctionalSet, TypeMemberSettingsSet,
 		TypeAccessSettings, TypeContactsSet, TypeContactsConfirmed, TypeGrantsSet,
 		TypeKeyCreated, TypeKeyUpdated, TypeKeyLocked, TypeKeyUnlocked, TypeKeyDisabled, TypeKeyEnabled,
-		TypeKeyDeleted, TypeKeyObserved, TypeKeyAbandoned,
+		TypeKeyDeleted, TypeKeyObserved, TypeKeyAbandoned, TypeKeyRotated, TypeKeyRotationAbandoned, TypeKeyValueRead,
 		TypeKeySlotTaken, TypeKeySlotFreed, TypeKeySlotsAdopted, TypeKeyLimitNeared, TypeKeyLimitReached, TypeKeyValueReserved, TypeKeyValueReleased,
 		TypeUsageRecorded, TypeCommandRefused, TypeAuditAccessed,
 		TypeFindingOpened, TypeFindingExtended, TypeUsageSegmentSealed, TypeUsageRangeCut, TypeLegalHoldSet, TypeLegalHoldReleased,
@@ -137,8 +137,15 @@ func decodeAccount(typ string, data []byte) (Event, error) {
 
 // decodeKeyEnd returns nil for what is none of the rare events of a key.
 func decodeKeyEnd(typ string, data []byte) (Event, error) {
-	if typ == TypeKeyAbandoned {
+	switch typ {
+	case TypeKeyAbandoned:
 		return decode[KeyCreationAbandoned](data)
+	case TypeKeyRotated:
+		return decode[KeyRotated](data)
+	case TypeKeyRotationAbandoned:
+		return decode[KeyRotationAbandoned](data)
+	case TypeKeyValueRead:
+		return decode[KeyValueRead](data)
 	}
 	return nil, nil //nolint:nilnil // It is another family's.
 }
@@ -165,6 +172,12 @@ func decodeServiceID(typ string, data []byte) (Event, error) {
 	switch typ {
 	case TypeServiceIDCreated:
 		return decode[ServiceIDCreated](data)
+	case TypeServiceIDUpdated:
+		return decode[ServiceIDUpdated](data)
+	case TypeServiceIDLocked:
+		return decode[ServiceIDLocked](data)
+	case TypeServiceIDUnlocked:
+		return decode[ServiceIDUnlocked](data)
 	case TypeServiceIDDeleted:
 		return decode[ServiceIDDeleted](data)
 	}

@@ -24,6 +24,8 @@ type CreateKey struct {
 	ActionOnLeak    LeakAction // "" = [LeakDisable].
 	SupportSessions bool
 	SecretHash      string
+	StoreValue      bool  // Keep the value to be read again; classic keys always do.
+	Predecessor     KeyID // Where it is a rotation's.
 	Locked          bool
 	Disabled        bool
 	By              Initiator

@@ -65,7 +65,9 @@ func sampleSession() domain.SessionState {
 
 // samples holds one event of every type, with every field set.
 func samples() []domain.Event {
-	s := sampleState()
+	s, ends := sampleState(), t0.AddDate(0, 0, 1)
+	rotated := s // And with what came after its golden files.
+	rotated.ValueStored, rotated.Successor, rotated.EndsAt, rotated.Predecessor, rotated.AbandonedSuccessor = true, "ApiKey-2", &ends, "ApiKey-0", "ApiKey-3"
 	roles := []domain.Role{domain.RoleAuditor, domain.RoleViewer}
 	return append(accountSamples(), []domain.Event{
 		domain.AccountCreated{Account: "acct1", Name: "Acme", Owner: "User-1", OwnerName: "Ada", OwnerEmail: "ada@example.com", Source: "aws"},
@@ -76,6 +78,12 @@ func samples() []domain.Event {
 			New: domain.AccountSettings{RestrictUserKeys: domain.RestrictionOn, RestrictServiceIDs: domain.RestrictionOn},
 		},
 		domain.ServiceIDCreated{ID: "ServiceId-1", IAMID: "iam-ServiceId-1", Account: "acct1", Name: "ci", Description: "builds"},
+		domain.ServiceIDUpdated{
+			ID: "ServiceId-1", IAMID: "iam-ServiceId-1", Account: "acct1", Name: "ci", Description: "builds", Instances: []string{"crn:v1:x"},
+			Changes: []domain.Change{{Field: "name", Old: "a", New: "ci"}},
+		},
+		domain.ServiceIDLocked{ID: "ServiceId-1", IAMID: "iam-ServiceId-1", Account: "acct1", Name: "ci"},
+		domain.ServiceIDUnlocked{ID: "ServiceId-1", IAMID: "iam-ServiceId-1", Account: "acct1", Name: "ci"},
 		domain.ServiceIDDeleted{ID: "ServiceId-1", IAMID: "iam-ServiceId-1", Account: "acct1", Name: "ci"},
 		domain.KeyCreated{After: s},
 		domain.KeyUpdated{Changes: []domain.Change{{Field: "name", Old: "a", New: "demo-key"}}, After: s},
@@ -86,6 +94,9 @@ func samples() []domain.Event {
 		domain.KeyDeleted{After: s},
 		domain.KeyObserved{Fact: domain.ObservedCreated, SourceEvent: "src-1", After: s},
 		domain.KeyCreationAbandoned{After: s},
+		domain.KeyRotated{After: rotated},
+		domain.KeyRotationAbandoned{After: rotated},
+		domain.KeyValueRead{After: rotated},
 		domain.KeySlotTaken{
 			Account: "acct1", IAMID: "User-1", KeyID: "ApiKey-2", Kind: domain.KindUser, Predecessor: "ApiKey-1",
 			ValueHash: "hmac-sha256:00ff", Used: 3, Limit: 20,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -157,6 +156,12 @@ func (k Key) Decide(cmd KeyCommand) ([]Event, error) {
 		return k.delete(c)
 	case ObserveKey:
 		return k.observe(c)
+	case RotateKey:
+		return k.rotate(c)
+	case AbandonRotation:
+		return k.abandonRotation(c), nil
+	case RevealKey:
+		return k.reveal()
 	case AbandonKey:
 		return k.abandon(c), nil
 	default:
@@ -185,6 +190,10 @@ func (k Key) create(c CreateKey) ([]Event, error) {
 	if c.SupportSessions && c.Kind != KindUser {
 		return nil, errSessions()
 	}
+	if c.StoreValue && !c.Kind.OfService() {
+		return nil, Errorf(Invalid, "the values of users' keys are not kept; they are shown at creation only").
+			WithField("store_value").WithMessageCode("store_value_not_taken")
+	}
 	if k.Exists() {
 		return nil, Errorf(Conflict, "key %s already exists", c.ID).WithMessageCode("key_exists")
 	}
@@ -194,6 +203,7 @@ func (k Key) create(c CreateKey) ([]Event, error) {
 		Locked: c.Locked, Disabled: c.Disabled, ExpiresAt: expires,
 		CreatedAt: at, CreatedBy: c.By.IAMID, ModifiedAt: at,
 		ActionOnLeak: c.ActionOnLeak, SupportSessions: c.SupportSessions, SecretHash: c.SecretHash,
+		ValueStored: c.StoreValue || c.Kind == KindClassic, Predecessor: c.Predecessor,
 	}}}, nil
 }
 
@@ -206,8 +216,7 @@ func (k Key) update(c UpdateKey) ([]Event, error) {
 		return nil, err
 	}
 	if c.IfMatch == "" {
-		return nil, Errorf(Invalid, "the header is required: the entity tag that was read, or *").
-			WithField("If-Match").WithMessageCode("missing_if_match")
+		return nil, errNoTag()
 	}
 	switch {
 	case !k.Exists() || k.state.Deleted:
@@ -216,9 +225,11 @@ func (k Key) update(c UpdateKey) ([]Event, error) {
 		return nil, errExternal(k.state, VerbUpdate)
 	case k.state.Locked && !c.By.IsSystem():
 		return nil, errLocked(k.state)
-	case c.IfMatch != "*" && strings.Trim(c.IfMatch, `"`) != k.state.EntityTag():
-		return nil, Errorf(Conflict, "the entity tag is stale: the key was changed since it was read").
-			WithField("If-Match").WithMessageCode("stale_entity_tag")
+	case !matchesTag(c.IfMatch, k.state.EntityTag()):
+		return nil, errStaleTag("key")
+	}
+	if err := checkEnd(k.state, after.ExpiresAt); err != nil {
+		return nil, err
 	}
 	changes := changesOf(k.state, after)
 	if len(changes) == 0 {
@@ -255,7 +266,7 @@ func (c UpdateKey) apply(s KeyState, at time.Time) (KeyState, error) {
 		s.ActionOnLeak = *c.ActionOnLeak
 	}
 	if c.SupportSessions != nil {
-		if *c.SupportSessions && s.Kind == KindServiceID {
+		if *c.SupportSessions && s.Kind != KindUser && s.Kind != "" {
 			return s, errSessions()
 		}
 		s.SupportSessions = *c.SupportSessions

@@ -13,16 +13,21 @@ const (
 	// KindClassic is a key of classic infrastructure: a user has one at a time, and can read
 	// its value again.
 	KindClassic KeyKind = "classic"
+	// KindServiceCredential is the key that was made with its service ID, in one call.
+	KindServiceCredential KeyKind = "service-credential"
 )
 
 // isKeyKind reports whether k is a kind of key.
 func isKeyKind(k KeyKind) bool {
 	switch k {
-	case KindUser, KindServiceID, KindExternal, KindClassic:
+	case KindUser, KindServiceID, KindExternal, KindClassic, KindServiceCredential:
 		return true
 	}
 	return false
 }
+
+// OfService reports whether keys of the kind act as a service ID.
+func (k KeyKind) OfService() bool { return k == KindServiceID || k == KindServiceCredential }
 
 // LeakAction says what happens to a key when it is reported leaked.
 type LeakAction string
@@ -62,6 +67,15 @@ type KeyState struct {
 	Source string `json:"source,omitempty"`
 	// Parent is the key or principal that an external key was issued by, if known.
 	Parent string `json:"parent,omitempty"`
+	// ValueStored says that the value is kept, sealed, to be read again.
+	ValueStored bool `json:"value_stored,omitempty"`
+	// Successor is the key that took over in a rotation, and EndsAt when this one ends
+	// because of that: ExpiresAt is never later. Predecessor is the key that this one follows.
+	Successor   KeyID      `json:"successor,omitempty"`
+	EndsAt      *time.Time `json:"ends_at,omitempty"`
+	Predecessor KeyID      `json:"predecessor,omitempty"`
+	// AbandonedSuccessor is a key that was to take over and never will.
+	AbandonedSuccessor KeyID `json:"abandoned_successor,omitempty"`
 }
 
 // KeyStatus is what a key is worth at one moment.

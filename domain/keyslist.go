@@ -16,22 +16,31 @@ type KeysQuery struct {
 	PageToken string
 	Scope     string  // "entity" or "account".
 	Type      KeyKind // "" = every kind.
-	Sort      string  // "", "name", "description", "created_at", "created_by".
-	Order     string  // "asc" or "desc".
-	Filter    string  // SCIM, unparsed.
+	// Kinds are the kinds that Type means; nil = every one.
+	Kinds []KeyKind
+	// Identities bounds the answer to keys of these; nil = all. IAMID bounds it too.
+	Identities []IAMID
+	// ClassicOf are the identities whose classic keys may be in the answer; others' MUST NOT be.
+	ClassicOf []IAMID
+	Sort      string // "", "name", "description", "created_at", "created_by".
+	Order     string // "asc" or "desc".
+	Filter    string // SCIM, unparsed.
 }
 
 // kinds returns the kinds of key that the answer to q can hold.
 func (q KeysQuery) kinds() []KeyKind {
+	if q.Kinds != nil {
+		return q.Kinds
+	}
 	if q.Type != "" {
 		return []KeyKind{q.Type}
 	}
 	if q.Scope == "entity" {
 		if _, ok := ServiceIDOf(q.IAMID); ok {
-			return []KeyKind{KindServiceID}
+			return []KeyKind{KindServiceID, KindServiceCredential}
 		}
 	}
-	return []KeyKind{KindUser, KindServiceID, KindExternal}
+	return []KeyKind{KindUser, KindServiceID, KindServiceCredential, KindExternal}
 }
 
 // KeysPage is one page. Deleted keys are not in it.

@@ -186,17 +186,18 @@ func TestOnlyTheFiltersThatAnAccountOffersAreAnswered(t *testing.T) {
 	lists := map[string]string{
 		"mine": "?account_id=" + account,
 		"user": "?scope=account&type=user&account_id=" + account, "serviceid": "?scope=account&type=serviceid&account_id=" + account,
-		"external": "?scope=account&type=external&account_id=" + account,
+		"external": "?scope=account&type=external&account_id=" + account, "classic": "?scope=account&type=classic&account_id=" + account,
+		"functional": "?scope=account&type=functional&account_id=" + account,
 	}
 	want := map[string][]any{}
 	for name := range w.callers {
-		want[name] = []any{"mine"}
+		want[name] = []any{"mine", "classic"}
 	}
 	for _, name := range []string{"Viewer", "Operator", "Editor"} {
-		want[name] = []any{"mine", "serviceid", "external"}
+		want[name] = []any{"mine", "classic", "serviceid", "external"}
 	}
 	for _, name := range []string{"Administrator", "Auditor", "Owner"} {
-		want[name] = []any{"mine", "user", "serviceid", "external"}
+		want[name] = []any{"mine", "classic", "user", "serviceid", "external", "functional"}
 	}
 	for name, key := range w.callers {
 		if name == strangerPersona {
@@ -217,7 +218,7 @@ func TestOnlyTheFiltersThatAnAccountOffersAreAnswered(t *testing.T) {
 				}
 				continue
 			}
-			w.refusedCritically(t, name+", "+view, "iam-identity."+view+"-apikey.list", r, after)
+			w.refusedCritically(t, name+", "+view, "iam-identity."+strings.Replace(view, "functional", "user", 1)+"-apikey.list", r, after)
 		}
 	}
 	for view, query := range lists {

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -30,6 +31,10 @@ type NewKey struct {
 	SupportSessions bool              `json:"support_sessions,omitempty"`
 	Locked          bool              `json:"lock,omitempty"`
 	Disabled        bool              `json:"disabled,omitempty"`
+	// Type is the kind of key; "" = what the identity's keys are: user or serviceid.
+	Type domain.KeyKind `json:"type,omitempty"`
+	// StoreValue keeps the value to be read again.
+	StoreValue bool `json:"store_value,omitempty"`
 	// Value is the caller's own choice of a value; empty = keytrail makes one.
 	Value keystore.Secret `json:"-"`
 }
@@ -40,9 +45,9 @@ func (s *Commands) CreateKey(ctx context.Context, o Order, n NewKey) (domain.Key
 	if n.Account == "" {
 		n.Account = o.Caller.Initiator.Account
 	}
-	kind := domain.KindUser
-	if _, ok := domain.ServiceIDOf(n.IAMID); ok {
-		kind = domain.KindServiceID
+	kind, err := n.kind()
+	if err != nil {
+		return domain.Key{}, keystore.Secret{}, 0, err
 	}
 	if !domain.ValidID(string(n.IAMID)) {
 		return domain.Key{}, keystore.Secret{}, 0, domain.Errorf(domain.Invalid, "is required: the identity that the key will act as").
@@ -62,6 +67,21 @@ func (s *Commands) CreateKey(ctx context.Context, o Order, n NewKey) (domain.Key
 		return domain.Key{}, keystore.Secret{}, 0, s.refuse(ctx, o, keyRefusal(domain.VerbCreate, asked, n), err)
 	}
 	return f.state, m.secret, f.position, nil
+}
+
+// kind returns the kind of key that is asked for.
+func (n NewKey) kind() (domain.KeyKind, error) {
+	kind := domain.KindUser
+	if _, ok := domain.ServiceIDOf(n.IAMID); ok {
+		kind = domain.KindServiceID
+	}
+	switch {
+	case n.Type == "" || n.Type == kind:
+		return kind, nil
+	case n.Type == domain.KindClassic && kind == domain.KindUser, n.Type == domain.KindServiceCredential && kind == domain.KindServiceID:
+		return n.Type, nil
+	}
+	return "", domain.Errorf(domain.Invalid, "is no kind of key that this identity can have").WithField("type").WithMessageCode("invalid_type")
 }
 
 // keyMaking is a key on its way into the log.
@@ -91,7 +111,7 @@ func (s *Commands) newKey(o Order, kind domain.KeyKind, n NewKey) (keyMaking, er
 	m.cmd = domain.CreateKey{
 		ID: domain.KeyID("ApiKey-" + id), Account: n.Account, IAMID: n.IAMID, Kind: kind, Name: n.Name, Description: n.Description,
 		ExpiresAt: n.ExpiresAt, ActionOnLeak: n.ActionOnLeak, SupportSessions: n.SupportSessions,
-		Locked: n.Locked, Disabled: n.Disabled, SecretHash: s.cfg.Store.FingerprintSecret(m.secret),
+		Locked: n.Locked, Disabled: n.Disabled, SecretHash: s.cfg.Store.FingerprintSecret(m.secret), StoreValue: n.StoreValue,
 		By: o.Caller.Initiator, At: s.cfg.Now(),
 	}
 	_, err = domain.Key{}.Decide(m.cmd)
@@ -123,7 +143,7 @@ func (s *Commands) makeKey(ctx context.Context, o Order, m keyMaking) (folded[do
 			return folded[domain.Key]{}, err
 		}
 	}
-	if err := s.takeSlot(ctx, o, k, "", valueHash); err != nil {
+	if err := s.takeSlot(ctx, o, k, m.cmd.Predecessor, valueHash); err != nil {
 		return folded[domain.Key]{}, err
 	}
 	f, err := s.fillSlot(ctx, o, k, m)
@@ -142,6 +162,11 @@ func (s *Commands) fillSlot(ctx context.Context, o Order, k keySlot, m keyMaking
 			return folded[domain.Key]{}, err
 		}
 	}
+	if m.cmd.StoreValue || k.kind == domain.KindClassic {
+		if err := s.cfg.Store.KeepValue(string(k.id), m.secret); err != nil {
+			return folded[domain.Key]{}, fmt.Errorf("keep the value: %w", err)
+		}
+	}
 	return transact(ctx, s, s.keys, o, domain.KeyStream(k.id), true, func(key domain.Key) (decision, error) {
 		if err := m.may(); err != nil {
 			return decision{}, err
@@ -152,7 +177,7 @@ func (s *Commands) fillSlot(ctx context.Context, o Order, k keySlot, m keyMaking
 
 // mayCreate checks the account, the rights and the identity that the key would act as.
 func (s *Commands) mayCreate(o Order, asked domain.KeyState) error {
-	if err := domain.AuthorizeKey(o.Caller.Initiator, o.Caller.Standing(asked.Account), domain.VerbCreate, asked); err != nil {
+	if err := s.authorizeKey(o, domain.VerbCreate, asked); err != nil {
 		return err
 	}
 	id, ok := domain.ServiceIDOf(asked.IAMID)
@@ -179,7 +204,7 @@ func (s *Commands) ChangeKey(ctx context.Context, o Order, ref KeyRef, cmd domai
 			return decision{}, err
 		}
 		target = key.State()
-		if err := domain.AuthorizeKey(o.Caller.Initiator, o.Caller.Standing(target.Account), cmd.Verb(), target); err != nil {
+		if err := s.authorizeKey(o, cmd.Verb(), target); err != nil {
 			return decision{}, err
 		}
 		return decideKey(key, cmd, s.cfg.Now())
@@ -201,7 +226,10 @@ func decideKey(key domain.Key, cmd domain.KeyCommand, now time.Time) (decision, 
 	d := decision{account: key.State().Account, events: events, at: key.NextEffective(now)}
 	if len(events) > 0 {
 		if e, ok := events[0].(domain.KeyEvent); ok {
-			d.account, d.at = e.State().Account, e.State().ModifiedAt
+			d.account = e.State().Account
+			if e.Type() != domain.TypeKeyValueRead { // A read modifies nothing.
+				d.at = e.State().ModifiedAt
+			}
 		}
 	}
 	return d, nil
@@ -238,10 +266,36 @@ func (s *Commands) readKey(ctx context.Context, o Order, ref KeyRef, read func(s
 		return domain.Key{}, 0, err
 	}
 	state := key.State()
-	if err := domain.AuthorizeKey(o.Caller.Initiator, o.Caller.Standing(state.Account), domain.VerbRead, state); err != nil {
+	if err := s.authorizeKey(o, domain.VerbRead, state); err != nil {
 		return domain.Key{}, 0, s.refuseRead(ctx, o, keyRefusal(domain.VerbRead, state, nil), err)
 	}
 	return key, position, nil
+}
+
+// authorizeKey says whether the caller may do verb to key.
+func (s *Commands) authorizeKey(o Order, verb domain.Verb, key domain.KeyState) error {
+	account, _ := s.cfg.Directory.Account(key.Account)
+	return domain.AuthorizeKeyIn(o.Caller.Initiator, o.Caller.Standing(key.Account), verb, account, key) //nolint:wrapcheck // The domain's words are the answer.
+}
+
+// RevealKey returns a key that is kept to be read again, with its value. That it was handed
+// out is durable before RevealKey returns it.
+func (s *Commands) RevealKey(ctx context.Context, o Order, ref KeyRef) (domain.Key, keystore.Secret, uint64, error) {
+	cmd := domain.RevealKey{By: o.Caller.Initiator, At: s.cfg.Now()}
+	key, position, err := s.ChangeKey(ctx, o, ref, cmd, nil)
+	if err != nil {
+		return key, keystore.Secret{}, 0, err
+	}
+	value, err := s.cfg.Store.KeptValue(string(key.State().ID))
+	if errors.Is(err, keystore.ErrNoValue) {
+		err = domain.Errorf(domain.Unavailable, "the key store of this node does not hold the value").WithMessageCode("value_not_here")
+	}
+	return key, value, position, err //nolint:wrapcheck // The key store says what it is.
+}
+
+// MayReveal reports whether the value of key can be read again by the caller.
+func (s *Commands) MayReveal(o Order, key domain.KeyState) bool {
+	return key.ValueStored && !key.Deleted && s.authorizeKey(o, domain.VerbReveal, key) == nil
 }
 
 // visible hides keys that do not exist, and those of accounts in which the caller is

@@ -76,6 +76,7 @@ type createKeyBody struct {
 	SupportSessions  bool              `json:"support_sessions"`
 	ActionWhenLeaked domain.LeakAction `json:"action_when_leaked"`
 	ExpiresAt        string            `json:"expires_at"`
+	Type             domain.KeyKind    `json:"type" enum:"user,serviceid,classic" description:"Ours: classic makes a classic infrastructure key. Default: what the identity's keys are."`
 }
 
 // createKey answers 201 with the key's value, which is shown this once.
@@ -103,9 +104,8 @@ func bindNewKey(c *gin.Context) (NewKey, error) {
 	if err != nil {
 		return NewKey{}, err
 	}
-	if b.StoreValue != nil && *b.StoreValue {
-		return NewKey{}, domain.Errorf(domain.Invalid, "values are not stored; the value is shown at creation only").
-			WithField("store_value").WithMessageCode("store_value_not_taken")
+	if b.Type == domain.KindServiceCredential {
+		return NewKey{}, domain.Errorf(domain.Invalid, "is made with its service ID: POST /v1/serviceids with apikey").WithField("type").WithMessageCode("invalid_type")
 	}
 	locked, err := boolHeader(c, "Entity-Lock")
 	if err != nil {
@@ -117,7 +117,7 @@ func bindNewKey(c *gin.Context) (NewKey, error) {
 	}
 	return NewKey{
 		Account: b.AccountID, IAMID: b.IAMID, Name: b.Name, Description: b.Description, ExpiresAt: b.ExpiresAt,
-		ActionOnLeak: b.ActionWhenLeaked, SupportSessions: b.SupportSessions, Locked: locked, Disabled: disabled, Value: value,
+		ActionOnLeak: b.ActionWhenLeaked, SupportSessions: b.SupportSessions, Locked: locked, Disabled: disabled, Value: value, Type: b.Type, StoreValue: b.StoreValue != nil && *b.StoreValue,
 	}, nil
 }
 
@@ -197,7 +197,7 @@ func (h *KeyAPI) change(command func(Order, time.Time) domain.KeyCommand) gin.Ha
 // getKey answers from the fold of the key's stream. With as_of it answers what was true
 // then, also of a key that is deleted since.
 func (h *KeyAPI) getKey(c *gin.Context) {
-	h.showKey(c, refOf(c))
+	h.showKey(c, refOf(c), true)
 }
 
 // keyByValue finds a key by the value in the header IAM-ApiKey, and never echoes it.
@@ -212,11 +212,12 @@ func (h *KeyAPI) keyByValue(c *gin.Context) {
 		httpx.Fail(c, err)
 		return
 	}
-	h.showKey(c, KeyRef{ID: state.ID})
+	h.showKey(c, KeyRef{ID: state.ID}, false)
 }
 
-// showKey answers with what the query asks of the key that ref names.
-func (h *KeyAPI) showKey(c *gin.Context, ref KeyRef) {
+// showKey answers with what the query asks of the key that ref names, with reveal also with
+// the value, where it is kept and the caller may read it.
+func (h *KeyAPI) showKey(c *gin.Context, ref KeyRef, reveal bool) {
 	read := h.Commands.ReadKeyState
 	if c.Query("as_of") != "" || c.Query("include_history") != "" {
 		read = h.Commands.ReadKey
@@ -240,6 +241,15 @@ func (h *KeyAPI) showKey(c *gin.Context, ref KeyRef) {
 		return
 	}
 	var extra []func(*keyView)
+	if reveal && opt.asOf == nil && h.Commands.MayReveal(orderOf(c), state) {
+		again, value, at, err := h.Commands.RevealKey(c.Request.Context(), orderOf(c), ref)
+		if err != nil {
+			httpx.Fail(c, err)
+			return
+		}
+		state, position = again.State(), at
+		extra = append(extra, func(v *keyView) { v.APIKey = value.Reveal() })
+	}
 	if opt.asOf != nil {
 		extra = append(extra, asOf(*opt.asOf, state))
 	}
@@ -264,7 +274,7 @@ func (h *KeyAPI) showKey(c *gin.Context, ref KeyRef) {
 
 // answerKey answers one key.
 func (h *KeyAPI) answerKey(c *gin.Context, status int, s domain.KeyState, extra ...func(*keyView)) {
-	v := viewOf(s)
+	v := h.viewOf(s)
 	for _, add := range extra {
 		add(&v)
 	}
@@ -315,6 +325,8 @@ func actionOf(c *gin.Context) string {
 		return domain.KeyAction(domain.KindUser, domain.VerbUpdate)
 	case "DELETE /v1/apikeys/:id":
 		return domain.KeyAction(domain.KindUser, domain.VerbDelete)
+	case "POST /v1/apikeys/:id/rotate":
+		return domain.KeyAction(domain.KindUser, domain.VerbRotate)
 	case "POST /v1/apikeys/:id/lock":
 		return domain.KeyAction(domain.KindUser, domain.VerbLock)
 	case "DELETE /v1/apikeys/:id/lock":
@@ -339,6 +351,14 @@ func actionOf(c *gin.Context) string {
 		return domain.ActionUsageRecord
 	case "POST /v1/serviceids":
 		return domain.ServiceIDAction(domain.VerbCreate)
+	case "POST /v1/serviceids/":
+		return domain.ServiceIDAction(domain.VerbCreate)
+	case "PUT /v1/serviceids/:id":
+		return domain.ServiceIDAction(domain.VerbUpdate)
+	case "POST /v1/serviceids/:id/lock":
+		return domain.ServiceIDAction(domain.VerbLock)
+	case "DELETE /v1/serviceids/:id/lock":
+		return domain.ServiceIDAction(domain.VerbUnlock)
 	case "DELETE /v1/serviceids/:id":
 		return domain.ServiceIDAction(domain.VerbDelete)
 	}

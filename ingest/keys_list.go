@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -64,7 +63,7 @@ func (h *KeyAPI) listKeys(c *gin.Context) {
 	}
 	views := make([]keyView, 0, len(page.Keys))
 	for _, s := range page.Keys {
-		v := viewOf(s)
+		v := h.viewOf(s)
 		if history {
 			key, _, err := h.Commands.ReadKey(c.Request.Context(), orderOf(c), KeyRef{ID: s.ID, Account: s.Account})
 			if err != nil {
@@ -138,18 +137,15 @@ func (h *KeyAPI) listQuery(c *gin.Context) (domain.KeysQuery, bool, error) {
 	if err != nil {
 		return q, false, err
 	}
-	if text := c.Query("pagesize"); text != "" {
-		q.PageSize, err = strconv.Atoi(text)
-		if err != nil || q.PageSize < 1 || q.PageSize > pageSizeMax {
-			return q, false, domain.Errorf(domain.Invalid, "must be 1 to %d", pageSizeMax).WithField("pagesize").WithMessageCode("invalid_pagesize")
-		}
+	if q.PageSize, err = pageSizeOf(c); err != nil {
+		return q, false, err
 	}
 	for _, p := range []struct {
 		field, value string
 		allowed      []string
 	}{
 		{"scope", q.Scope, []string{"entity", "account"}},
-		{"type", string(q.Type), []string{"", string(domain.KindUser), string(domain.KindServiceID), string(domain.KindExternal)}},
+		{"type", string(q.Type), []string{"", string(domain.KindUser), string(domain.KindServiceID), string(domain.KindExternal), string(domain.KindClassic), string(kindFunctional)}},
 		{"sort", q.Sort, []string{"", "name", "description", "created_at", "created_by"}},
 		{"order", q.Order, []string{"asc", "desc"}},
 	} {
@@ -191,17 +187,55 @@ func (h *KeyAPI) permitList(caller auth.Caller, q *domain.KeysQuery) error {
 	switch {
 	case own && q.Account == "":
 		q.IAMID, q.Accounts = who.IAMID, caller.Memberships()
+		h.boundList(who, q)
 		return nil
 	case q.Account == "":
 		q.Account = who.Account
 	}
 	in := caller.Standing(q.Account)
-	if !in.Known() {
+	if !in.Known() && !who.IsSystem() {
 		return domain.Errorf(domain.NotFound, "no such account").WithField("account_id").WithMessageCode("account_not_found")
 	}
 	q.Accounts = []domain.AccountID{q.Account}
 	if own {
 		q.IAMID = who.IAMID
 	}
+	h.boundList(who, q)
 	return domain.AuthorizeList(who, in, *q) //nolint:wrapcheck // The domain's words are the answer.
+}
+
+// boundList says which kinds the type of q means, and whose keys can be in the answer: of
+// classic keys those of the caller and of the users below it, of functional IDs' keys theirs.
+func (h *KeyAPI) boundList(who domain.Initiator, q *domain.KeysQuery) {
+	q.Kinds = kindsOf(q.Type)
+	q.ClassicOf = []domain.IAMID{who.IAMID}
+	if q.Type == kindFunctional {
+		q.Identities = []domain.IAMID{}
+	}
+	for _, id := range q.Accounts {
+		account, _ := h.Directory.Account(id)
+		for _, iam := range account.Identities() {
+			m, _ := account.Member(iam)
+			if q.Type == kindFunctional && m.Functional {
+				q.Identities = append(q.Identities, iam)
+			}
+			if q.Account != "" && slices.Contains(account.Ancestors(iam), who.IAMID) {
+				q.ClassicOf = append(q.ClassicOf, iam)
+			}
+		}
+	}
+}
+
+// kindsOf returns the kinds of key that a type in a list's query means; nil = every one.
+func kindsOf(t domain.KeyKind) []domain.KeyKind {
+	switch t {
+	case domain.KindServiceID:
+		return []domain.KeyKind{domain.KindServiceID, domain.KindServiceCredential}
+	case kindFunctional:
+		return []domain.KeyKind{domain.KindUser}
+	case "":
+		return nil
+	case domain.KindUser, domain.KindExternal, domain.KindClassic, domain.KindServiceCredential:
+	}
+	return []domain.KeyKind{t}
 }

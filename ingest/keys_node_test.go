@@ -101,7 +101,8 @@ func (l logLister) ListKeys(ctx context.Context, q domain.KeysQuery) (domain.Key
 	var page domain.KeysPage
 	for _, id := range slices.Sorted(maps.Keys(states)) {
 		s := states[id]
-		if !s.Deleted && slices.Contains(q.Accounts, s.Account) && (q.IAMID == "" || q.IAMID == s.IAMID) && (q.Type == "" || q.Type == s.Kind) {
+		if !s.Deleted && slices.Contains(q.Accounts, s.Account) && (q.IAMID == "" || q.IAMID == s.IAMID) && (q.Type == "" || q.Type == s.Kind || slices.Contains(q.Kinds, s.Kind)) &&
+			(q.Identities == nil || slices.Contains(q.Identities, s.IAMID)) && (s.Kind != domain.KindClassic || slices.Contains(q.ClassicOf, s.IAMID)) {
 			page.Keys = append(page.Keys, s)
 		}
 	}

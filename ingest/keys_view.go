@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,16 +33,20 @@ type keyView struct {
 	ExpiresAt        string                `json:"expires_at,omitempty"`
 	IAMID            domain.IAMID          `json:"iam_id"`
 	AccountID        domain.AccountID      `json:"account_id"`
-	APIKey           string                `json:"apikey"` // Only at creation.
+	APIKey           string                `json:"apikey"` // At creation, and where it is kept to be read again.
 	History          []historyView         `json:"history,omitempty"`
 	Activity         *activityView         `json:"activity,omitempty"`
 	// Ours: the kind of key, where an external one comes from, and with as_of what the
 	// key was worth then.
-	Kind   domain.KeyKind   `json:"kind"`
-	Source string           `json:"source,omitempty"`
-	Parent string           `json:"parent,omitempty"`
-	AsOf   string           `json:"as_of,omitempty"`
-	Status domain.KeyStatus `json:"status,omitempty"`
+	Kind   domain.KeyKind `json:"kind"`
+	Source string         `json:"source,omitempty"`
+	Parent string         `json:"parent,omitempty"`
+	// Of a rotation: who follows, when this one ends because of that, whom it follows.
+	Successor   domain.KeyID     `json:"successor,omitempty"`
+	EndsAt      string           `json:"ends_at,omitempty"`
+	Predecessor domain.KeyID     `json:"predecessor,omitempty"`
+	AsOf        string           `json:"as_of,omitempty"`
+	Status      domain.KeyStatus `json:"status,omitempty"`
 }
 
 type historyView struct {
@@ -65,8 +70,24 @@ func viewOf(s domain.KeyState) keyView {
 		Name: s.Name, Description: s.Description, SupportSessions: s.SupportSessions, ActionWhenLeaked: s.ActionOnLeak,
 		ExpiresAt: domain.FormatExpiry(s.ExpiresAt), IAMID: s.IAMID, AccountID: s.Account,
 		Kind: s.Kind, Source: s.Source, Parent: s.Parent,
+		Successor: s.Successor, EndsAt: domain.FormatExpiry(s.EndsAt), Predecessor: s.Predecessor,
 	}
 }
+
+// viewOf returns a key as the API shows it: that of a functional ID as such.
+func (h *KeyAPI) viewOf(s domain.KeyState) keyView {
+	v := viewOf(s)
+	if account, _ := h.Directory.Account(s.Account); s.Kind == domain.KindUser {
+		if m, ok := account.Member(s.IAMID); ok && m.Functional {
+			v.Kind = kindFunctional
+		}
+	}
+	return v
+}
+
+// kindFunctional is how the keys of functional IDs are shown and asked for. To the log they
+// are users' keys.
+const kindFunctional domain.KeyKind = "functional"
 
 func showTime(t time.Time) string { return t.UTC().Format(viewTime) }
 
@@ -77,25 +98,42 @@ func asOf(t time.Time, s domain.KeyState) func(*keyView) {
 // withHistory shows the key's events, up to until if it is given.
 func withHistory(history []domain.Recorded, until *time.Time) func(*keyView) {
 	return func(v *keyView) {
-		for _, rec := range history {
-			if a, ok := domain.ActivityOf(rec); ok && (until == nil || !rec.Meta.EffectiveAt.After(*until)) {
-				v.History = append(v.History, historyOf(rec, a))
-			}
+		v.History = historiesOf(slices.DeleteFunc(slices.Clone(history), func(rec domain.Recorded) bool {
+			return until != nil && rec.Meta.EffectiveAt.After(*until)
+		}))
+	}
+}
+
+func historiesOf(history []domain.Recorded) []historyView {
+	var out []historyView
+	for _, rec := range history {
+		if a, ok := domain.ActivityOf(rec); ok {
+			out = append(out, historyOf(rec, a))
 		}
 	}
+	return out
 }
 
 func historyOf(rec domain.Recorded, a domain.Activity) historyView {
 	params := []string{}
-	if e, ok := rec.Event.(domain.KeyUpdated); ok {
-		for _, change := range e.Changes {
-			params = append(params, change.Field+"="+strconv.Quote(change.New))
-		}
+	for _, change := range changesOf(rec.Event) {
+		params = append(params, change.Field+"="+strconv.Quote(change.New))
 	}
 	return historyView{
 		Timestamp: showTime(rec.Meta.EffectiveAt), IAMID: rec.Meta.Initiator.IAMID,
 		IAMIDAccount: rec.Meta.Initiator.Account, Action: a.Action, Params: params, Message: a.Message,
 	}
+}
+
+// changesOf returns the fields that an update set.
+func changesOf(e domain.Event) []domain.Change {
+	if e, ok := e.(domain.KeyUpdated); ok {
+		return e.Changes
+	}
+	if e, ok := e.(domain.ServiceIDUpdated); ok {
+		return e.Changes
+	}
+	return nil
 }
 
 func withActivity(a KeyActivity) func(*keyView) {

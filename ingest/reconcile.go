@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -36,30 +37,55 @@ type ReconcilerConfig struct {
 // DefaultGrace is much longer than a request may take.
 const DefaultGrace = settleGrace
 
-// Reconciler finishes what others began and did not come to the end of: it gives back the
-// slots of creations that broke off and of keys that are deleted. It follows the log and
-// remembers only what is left to do. Any number may run: what they do is exact, and done
-// once. See slots.go for the order of each saga. It is safe for concurrent use.
+// Reconciler finishes what others began and did not come to the end of, and what follows by
+// itself: it gives back the slots of creations that broke off and of keys that are deleted,
+// undoes rotations that broke off, ends rotated keys at their time, and deletes the keys of
+// identities that are gone. It follows the log and remembers only what is left to do. Any
+// number may run: what they do is exact, and done once. See slots.go and rotate.go for the
+// order of each saga. It is safe for concurrent use.
 type Reconciler struct {
 	cfg ReconcilerConfig
 
-	mu    sync.Mutex // Guards all below.
-	open  map[domain.KeyID]openSlot
-	after uint64 // Position of the newest event that was noted.
-	ready bool
-	moved chan struct{} // Closed and replaced when ready changes.
+	mu      sync.Mutex // Guards all below.
+	open    map[domain.KeyID]openSlot
+	ends    map[domain.KeyID]keyEnd
+	orphans map[orphanOwner]orphan
+	after   uint64 // Position of the newest event that was noted.
+	ready   bool
+	moved   chan struct{} // Closed and replaced when ready changes.
 }
 
-// openSlot is a slot of which it is not known that a living key has it.
+// openSlot is a slot of which it is not known that a living key has it for good.
 type openSlot struct {
-	slot  keySlot
-	since time.Time // When this process saw it.
-	wait  time.Duration
+	slot        keySlot
+	predecessor domain.KeyID // Where it is a rotation's: until the old key says who follows.
+	since       time.Time    // When this process saw it.
+	wait        time.Duration
+}
+
+// keyEnd is when a rotated key ends, and the event that says so.
+type keyEnd struct {
+	at    time.Time
+	cause string
+}
+
+// orphanOwner is an identity that is gone from an account.
+type orphanOwner struct {
+	account domain.AccountID
+	iam     domain.IAMID
+}
+
+type orphan struct {
+	cause string // The event by which it went.
+	since time.Time
 }
 
 // NewReconciler returns a reconciler; Run runs it.
 func NewReconciler(cfg ReconcilerConfig) *Reconciler {
-	return &Reconciler{cfg: cfg, open: map[domain.KeyID]openSlot{}, moved: make(chan struct{})}
+	return &Reconciler{
+		cfg: cfg, open: map[domain.KeyID]openSlot{}, ends: map[domain.KeyID]keyEnd{}, orphans: map[orphanOwner]orphan{},
+		moved: make(chan struct{}),
+	}
 }
 
 // Run follows the log and finishes what is left, until ctx ends (nil) or the log cannot be
@@ -93,7 +119,7 @@ func (r *Reconciler) pass(ctx context.Context) {
 // Follow notes what the log says until ctx ends (nil) or the subscription fails for good.
 // It may be called again after it returned, not at the same time.
 func (r *Reconciler) Follow(ctx context.Context) error {
-	prefixes := []string{domain.KeySlotStreams, domain.KeyStreams}
+	prefixes := []string{domain.KeySlotStreams, domain.KeyStreams, domain.ServiceIDStreams, domain.AccountStreams}
 	r.mu.Lock()
 	after := r.after
 	r.mu.Unlock()
@@ -160,9 +186,13 @@ func (r *Reconciler) note(raw eventlog.Raw) {
 	r.after = raw.Position
 	switch raw.Type {
 	case domain.TypeKeyCreated:
-		delete(r.open, domain.KeyID(strings.TrimPrefix(raw.Stream, domain.KeyStreams)))
+		id := domain.KeyID(strings.TrimPrefix(raw.Stream, domain.KeyStreams))
+		if r.open[id].predecessor == "" {
+			delete(r.open, id)
+		}
 		return
-	case domain.TypeKeySlotTaken, domain.TypeKeySlotFreed, domain.TypeKeySlotsAdopted, domain.TypeKeyDeleted, domain.TypeKeyAbandoned:
+	case domain.TypeKeySlotTaken, domain.TypeKeySlotFreed, domain.TypeKeySlotsAdopted, domain.TypeKeyDeleted, domain.TypeKeyAbandoned,
+		domain.TypeKeyRotated, domain.TypeServiceIDDeleted, domain.TypeMemberRemoved:
 	default:
 		return
 	}
@@ -170,12 +200,22 @@ func (r *Reconciler) note(raw eventlog.Raw) {
 	if err != nil {
 		return
 	}
-	switch e := rec.Event.(type) { //nolint:gochecksumtype // Two families; the types were chosen above.
+	switch e := rec.Event.(type) { //nolint:gochecksumtype // Some of several families; the types were chosen above.
 	case domain.ReservationEvent:
 		r.noteSlotLocked(e)
+	case domain.KeyRotated:
+		delete(r.open, e.After.Successor)
+		if e.After.EndsAt != nil {
+			r.ends[e.After.ID] = keyEnd{at: *e.After.EndsAt, cause: rec.ID.String()}
+		}
 	case domain.KeyEvent:
 		s := e.State()
+		delete(r.ends, s.ID)
 		r.open[s.ID] = openSlot{slot: keySlotOf(s), since: r.cfg.Now(), wait: min(leaveTime, r.cfg.Grace)}
+	case domain.ServiceIDDeleted:
+		r.orphans[orphanOwner{e.Account, e.IAMID}] = orphan{cause: rec.ID.String(), since: r.cfg.Now()}
+	case domain.MemberRemoved:
+		r.orphans[orphanOwner{e.Account, e.IAMID}] = orphan{cause: rec.ID.String(), since: r.cfg.Now()}
 	}
 }
 
@@ -184,7 +224,7 @@ func (r *Reconciler) noteSlotLocked(e domain.ReservationEvent) {
 	switch e := e.(type) {
 	case domain.KeySlotTaken:
 		slot := keySlot{account: e.Account, iam: e.IAMID, kind: e.Kind, id: e.KeyID}
-		r.open[e.KeyID] = openSlot{slot: slot, since: r.cfg.Now(), wait: r.cfg.Grace}
+		r.open[e.KeyID] = openSlot{slot: slot, predecessor: e.Predecessor, since: r.cfg.Now(), wait: r.cfg.Grace}
 	case domain.KeySlotsAdopted:
 		for _, id := range e.KeyIDs {
 			slot := keySlot{account: e.Account, iam: e.IAMID, kind: domain.KindUser, id: id}
@@ -213,17 +253,76 @@ func (r *Reconciler) due() []openSlot {
 // Reconcile finishes what has waited long enough. What fails stays for the next time; it
 // returns why, after the rest.
 func (r *Reconciler) Reconcile(ctx context.Context) error {
-	var errs []error
+	errs := []error{r.endOrphans(ctx), r.endRotated(ctx)}
 	for _, o := range r.due() {
-		if key, ok := r.cfg.Directory.Key(o.slot.id); !ok || key.Deleted {
-			if err := r.cfg.Commands.settleOpen(ctx, o); err != nil {
-				errs = append(errs, fmt.Errorf("settle %s: %w", o.slot.id, err))
-				continue
-			}
+		if err := r.settle(ctx, o); err != nil {
+			errs = append(errs, fmt.Errorf("settle %s: %w", o.slot.id, err))
+			continue
 		}
 		r.mu.Lock()
 		delete(r.open, o.slot.id)
 		r.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Reconciler) settle(ctx context.Context, o openSlot) error {
+	if o.predecessor != "" {
+		if err := r.cfg.Commands.undoRotation(ctx, o.predecessor, o.slot); err != nil {
+			return err
+		}
+	}
+	if key, ok := r.cfg.Directory.Key(o.slot.id); ok && !key.Deleted {
+		return nil
+	}
+	return r.cfg.Commands.settleOpen(ctx, o)
+}
+
+// endRotated deletes the rotated keys whose time has come. They are refused since then.
+func (r *Reconciler) endRotated(ctx context.Context) error {
+	r.mu.Lock()
+	due := map[domain.KeyID]keyEnd{}
+	for id, end := range r.ends {
+		if !r.cfg.Now().Before(end.at) {
+			due[id] = end
+		}
+	}
+	r.mu.Unlock()
+	var errs []error
+	for id, end := range due {
+		if err := r.cfg.Commands.endKey(ctx, "end", id, end.cause); err != nil {
+			errs = append(errs, fmt.Errorf("end %s: %w", id, err))
+			continue
+		}
+		r.mu.Lock()
+		delete(r.ends, id)
+		r.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// endOrphans deletes the keys of identities that are gone. They are refused since then. An
+// identity is looked at for a while: a node that did not know yet may have made another key.
+func (r *Reconciler) endOrphans(ctx context.Context) error {
+	r.mu.Lock()
+	gone := maps.Clone(r.orphans)
+	r.mu.Unlock()
+	var errs []error
+	for owner, o := range gone {
+		failed := false
+		for _, key := range r.cfg.Directory.KeysOf(owner.account, owner.iam) {
+			if !r.cfg.Directory.IdentityEnded(key) {
+				continue
+			}
+			if err := r.cfg.Commands.endKey(ctx, "follow", key.ID, o.cause); err != nil {
+				errs, failed = append(errs, fmt.Errorf("delete %s: %w", key.ID, err)), true
+			}
+		}
+		if !failed && r.cfg.Now().Sub(o.since) >= r.cfg.Grace {
+			r.mu.Lock()
+			delete(r.orphans, owner)
+			r.mu.Unlock()
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -62,7 +62,7 @@ type listKeysRequest struct {
 	PageSize int    `query:"pagesize" minimum:"1" maximum:"100" default:"20"`
 	Token    string `query:"pagetoken" description:"From the next or previous link."`
 	Scope    string `query:"scope" enum:"entity,account" default:"entity"`
-	Type     string `query:"type" enum:"user,serviceid"`
+	Type     string `query:"type" enum:"user,serviceid,classic,functional,external"`
 	Sort     string `query:"sort" enum:"name,description,created_at,created_by"`
 	Order    string `query:"order" enum:"asc,desc" default:"asc"`
 	History  bool   `query:"include_history"`
@@ -106,6 +106,7 @@ func (h *KeyAPI) Routes() apidoc.Table {
 		h.introspectRoutes(),
 		h.sessionRoutes(),
 		h.accountRoutes(),
+		h.serviceIDRoutes(),
 		h.limitRoutes(),
 		h.settingsRoutes(),
 		h.userRoutes(),
@@ -125,6 +126,7 @@ func (h *KeyAPI) keyRoutes() apidoc.Table {
 		{Method: http.MethodGet, Path: "/v1/apikeys/details", Group: groupKeys, Summary: "Find a key by its value.", Request: detailsRequest{}, Answers: apidoc.OK(keyView{}), Handler: h.keyByValue},
 		{Method: http.MethodGet, Path: "/v1/apikeys/:id", Group: groupKeys, Summary: "One key, now or as it was.", Request: getKeyRequest{}, Answers: apidoc.OK(keyView{}), Handler: h.getKey},
 		{Method: http.MethodPut, Path: "/v1/apikeys/:id", Group: groupKeys, Summary: "Change the given fields.", Request: updateKeyRequest{}, Answers: apidoc.OK(keyView{}), Handler: h.updateKey},
+		h.rotateRoute(),
 		h.actRoute(http.MethodDelete, "/v1/apikeys/:id", "Delete a key; its history stays.", func(o Order, at time.Time) domain.KeyCommand {
 			return domain.DeleteKey{By: o.Caller.Initiator, At: at}
 		}),
@@ -153,14 +155,10 @@ func (h *KeyAPI) actRoute(method, path, summary string, command func(Order, time
 
 func (h *KeyAPI) accountRoutes() apidoc.Table {
 	createdAccount := []apidoc.Answer{{Status: http.StatusCreated, Body: accountView{}}}
-	createdID := []apidoc.Answer{{Status: http.StatusCreated, Body: serviceIDView{}}}
 	return apidoc.Table{
 		{Method: http.MethodPost, Path: "/v1/accounts", Group: groupAccounts, Summary: "Make an account.", Request: createAccountBody{}, Answers: createdAccount, Handler: h.createAccount},
 		{Method: http.MethodGet, Path: "/v1/accounts", Group: groupAccounts, Summary: "The caller's accounts.", Answers: apidoc.OK(accountsView{}), Handler: h.listAccounts},
 		{Method: http.MethodGet, Path: "/v1/accounts/:id", Group: groupAccounts, Summary: "One account.", Request: idRequest{}, Answers: apidoc.OK(accountView{}), Handler: h.getAccount},
-		{Method: http.MethodPost, Path: "/v1/serviceids", Group: groupAccounts, Summary: "Make a service ID.", Request: createServiceIDBody{}, Answers: createdID, Handler: h.createServiceID},
-		{Method: http.MethodGet, Path: "/v1/serviceids/:id", Group: groupAccounts, Summary: "One service ID.", Request: idRequest{}, Answers: apidoc.OK(serviceIDView{}), Handler: h.getServiceID},
-		{Method: http.MethodDelete, Path: "/v1/serviceids/:id", Group: groupAccounts, Summary: "Delete a service ID; its keys are refused from then on.", Request: idRequest{}, Answers: []apidoc.Answer{{Status: http.StatusNoContent}}, Handler: h.deleteServiceID},
 	}
 }
 

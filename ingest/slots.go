@@ -76,7 +76,7 @@ func (s *Commands) takeSlot(ctx context.Context, o Order, k keySlot, predecessor
 		})
 	}
 	err := take()
-	if domain.CodeOf(err) != domain.Conflict || predecessor != "" {
+	if domain.CodeOf(err) != domain.Conflict {
 		return err
 	}
 	settled, settleErr := s.settleAll(ctx, k)
@@ -183,6 +183,9 @@ func (s *Commands) settle(ctx context.Context, k keySlot, slot domain.KeySlot) (
 	if err != nil || !f.state.State().Deleted {
 		return false, err
 	}
+	if err := s.cfg.Store.DropValue(string(k.id)); err != nil {
+		return false, err //nolint:wrapcheck // It says what it is.
+	}
 	if made := f.state.State().SecretHash != ""; slot.ValueHash != "" && !made {
 		if err := s.releaseValue(ctx, o, k, slot.ValueHash); err != nil {
 			return false, err
@@ -194,6 +197,9 @@ func (s *Commands) settle(ctx context.Context, k keySlot, slot domain.KeySlot) (
 // ended gives back what a deleted key had. What fails here is left to whoever settles next:
 // the deletion is durable, and the log says what is still to be done.
 func (s *Commands) ended(ctx context.Context, o Order, key domain.KeyState) {
+	if key.ValueStored && s.cfg.Store.DropValue(string(key.ID)) != nil {
+		return // The slot is what reminds of it.
+	}
 	_ = s.freeSlot(ctx, o, keySlotOf(key)) // See above.
 }
 

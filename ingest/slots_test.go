@@ -249,3 +249,33 @@ func (n *node) reconciler(commands *ingest.Commands, grace time.Duration) *inges
 	}
 	return r
 }
+
+// sleepyLog does something else right before each append.
+type sleepyLog struct {
+	ingest.CommandLog
+	wake func(stream string)
+}
+
+func (l *sleepyLog) Append(ctx context.Context, stream string, exp eventlog.Expected, events ...eventlog.Proposed) (eventlog.Appended, error) {
+	l.wake(stream)
+	return l.CommandLog.Append(ctx, stream, exp, events...)
+}
+
+// TestACreatorThatIsMerelySlowLoses: its creation was ended while it slept.
+func TestACreatorThatIsMerelySlowLoses(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	slow := n.process(&sleepyLog{CommandLog: n.log, wake: func(stream string) {
+		if !strings.HasPrefix(stream, domain.KeyStreams) {
+			return
+		}
+		if err := n.reconciler(n.process(n.log), 0).Reconcile(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}})
+	_, _, _, err := slow.CreateKey(t.Context(), systemOrder(), ingest.NewKey{Account: n.boot.Account, IAMID: "User-x", Name: "late"})
+	if domain.CodeOf(err) != domain.Conflict || n.made("late") {
+		t.Errorf("a creation that was ended: %v, made %t", err, n.made("late"))
+	}
+	n.soundSlots("after it", domain.KeyLimitDefault)
+}

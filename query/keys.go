@@ -149,9 +149,21 @@ func keysRead(q domain.KeysQuery, at *keyToken) (clickhouse.Select, error) {
 	if q.IAMID != "" {
 		where = append(where, clickhouse.Eq("iam_id", string(q.IAMID)))
 	}
-	if q.Type != "" {
+	switch {
+	case q.Kinds != nil:
+		where = append(where, clickhouse.In("kind", texts(q.Kinds)))
+	case q.Type != "":
 		where = append(where, clickhouse.Eq("kind", string(q.Type)))
 	}
+	if q.Identities != nil {
+		where = append(where, clickhouse.In("iam_id", texts(q.Identities)))
+	}
+	// Of classic keys nobody sees but those that he may.
+	classic := clickhouse.Ne("kind", string(domain.KindClassic))
+	if len(q.ClassicOf) > 0 {
+		classic = clickhouse.Or(classic, clickhouse.In("iam_id", texts(q.ClassicOf)))
+	}
+	where = append(where, classic)
 	columns := []string{"account_id", "id"}
 	if sort != "" {
 		columns = []string{sort, "account_id", "id"}
@@ -171,6 +183,14 @@ func keysRead(q domain.KeysQuery, at *keyToken) (clickhouse.Select, error) {
 		Table: "api_keys", Final: true, Scope: scopeOf(q.Accounts), Columns: []string{"state", "created_at"},
 		Where: where, OrderBy: order, Limit: q.PageSize + 1, Settings: readSettings(),
 	}, nil
+}
+
+func texts[T ~string](list []T) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = string(v)
+	}
+	return out
 }
 
 // beyond holds for the keys behind the token's, in the direction of reading.

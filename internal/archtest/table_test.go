@@ -50,6 +50,7 @@ var allowed = map[string][]string{
 		"internal/filter",
 		"internal/httpx",
 		"internal/keystore",
+		"internal/scim",
 		"internal/usagebatch",
 		"github.com/gin-gonic/gin",
 		"github.com/go-json-experiment/json/jsontext",
@@ -195,6 +196,9 @@ var allowed = map[string][]string{
 		"github.com/prometheus/client_golang/prometheus",
 		"github.com/prometheus/client_golang/prometheus/collectors",
 	},
+	"internal/scim": {
+		"domain",
+	},
 	"internal/simulator": {
 		"domain",
 		"internal/client",
@@ -224,6 +228,7 @@ var allowed = map[string][]string{
 		"internal/clickhouse",
 		"internal/filter",
 		"internal/httpx",
+		"internal/scim",
 		"github.com/gin-gonic/gin",
 	},
 	"query/detect": {

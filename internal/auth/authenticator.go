@@ -225,7 +225,7 @@ func (a *Authenticator) initiator(who domain.Initiator, key domain.KeyState, cre
 	who.Name = a.dir.NameOf(key.IAMID)
 	who.AuthnID, who.AuthnName = string(key.IAMID), who.Name
 	who.Type, who.Credential = domain.ActorUser, credential
-	if key.Kind == domain.KindServiceID {
+	if key.Kind.OfService() {
 		who.Type = domain.ActorServiceID
 		if credential == "apikey" {
 			who.Credential = "apikey-serviceid"

@@ -46,6 +46,7 @@ type Directory struct {
 	accounts      map[domain.AccountID]accountEntry
 	accountsOf    map[domain.IAMID][]domain.AccountID // Sorted.
 	services      map[string]serviceEntry
+	servicesOf    map[domain.AccountID][]string // Deleted ones too.
 	sessions      sessions
 	closed        map[string]bool // Streams with an event that cannot be read.
 	home          domain.AccountID
@@ -85,7 +86,7 @@ func NewDirectory(follow Follow, log *slog.Logger) *Directory {
 		follow: follow, log: log,
 		keys: map[domain.KeyID]keyEntry{}, byFingerprint: map[string]domain.KeyID{}, byOwner: map[keyOwner][]domain.KeyID{},
 		external: map[domain.KeyID][]domain.AccountID{}, accounts: map[domain.AccountID]accountEntry{},
-		accountsOf: map[domain.IAMID][]domain.AccountID{}, services: map[string]serviceEntry{}, sessions: newSessions(),
+		accountsOf: map[domain.IAMID][]domain.AccountID{}, services: map[string]serviceEntry{}, servicesOf: map[domain.AccountID][]string{}, sessions: newSessions(),
 		closed: map[string]bool{}, moved: make(chan struct{}),
 	}
 }
@@ -281,6 +282,7 @@ func (d *Directory) belongsLocked(iam domain.IAMID, account domain.AccountID) {
 func (d *Directory) applyServiceLocked(rec domain.Recorded) {
 	id := strings.TrimPrefix(rec.Stream, domain.ServiceIDStreams)
 	entry := d.services[id]
+	known := entry.next > 0
 	if _, ok := rec.Event.(domain.ServiceIDDeleted); ok {
 		entry.gone = true
 	}
@@ -289,6 +291,9 @@ func (d *Directory) applyServiceLocked(rec domain.Recorded) {
 	}
 	d.services[id] = entry
 	if s := entry.service.State(); s.Account != "" {
+		if rec.Revision == 0 && !known {
+			d.servicesOf[s.Account] = append(d.servicesOf[s.Account], id)
+		}
 		d.accountsOf[s.IAMID] = insert(d.accountsOf[s.IAMID], s.Account)
 	}
 }
@@ -390,6 +395,26 @@ func (d *Directory) KeysOf(account domain.AccountID, iam domain.IAMID) []domain.
 	for _, id := range d.byOwner[keyOwner{account, iam}] {
 		if s := d.keys[id].state; !s.Deleted {
 			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// KeyIDsOf returns the keys made here that ever acted as an identity in an account.
+func (d *Directory) KeyIDsOf(account domain.AccountID, iam domain.IAMID) []domain.KeyID {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return slices.Clone(d.byOwner[keyOwner{account, iam}])
+}
+
+// ServiceIDsOf returns the service IDs of an account, but for deleted ones, in no order.
+func (d *Directory) ServiceIDsOf(account domain.AccountID) []domain.ServiceIDState {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	var out []domain.ServiceIDState
+	for _, id := range d.servicesOf[account] {
+		if e := d.services[id]; !e.gone {
+			out = append(out, e.service.State())
 		}
 	}
 	return out
@@ -528,6 +553,18 @@ func (d *Directory) SessionLimits(account domain.AccountID) domain.SessionLimits
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.accounts[account].account.SessionLimits()
+}
+
+// IdentityEnded reports whether the identity of a key is known to be gone: its service ID is
+// deleted, or its user was removed from the account since the key was made.
+func (d *Directory) IdentityEnded(s domain.KeyState) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if id, ok := domain.ServiceIDOf(s.IAMID); ok {
+		return d.services[id].gone
+	}
+	born := d.keys[s.ID].born
+	return born > 0 && d.accounts[s.Account].account.RemovedAt(s.IAMID) > born
 }
 
 func refused(messageCode, message string) error {

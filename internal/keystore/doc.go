@@ -15,6 +15,15 @@
 // that --master-key-file names (at least 32 bytes) or, without one, in DIR/master.key,
 // which is made at first start: convenient, and no protection against who reads DIR.
 //
+// # Kept values
+//
+// The few key values that may be read again are kept in DIR/values, one file each, which
+// nodes share as they share DIR/keystore. A file is named by the first 16 bytes of SHA-256
+// of the key's id, in hex. It is JSON: "format" ("keytrail-value-1"), "nonce", and "sealed",
+// AES-256-GCM; format and id are the associated data. The key is HKDF-SHA256 of HKDF-SHA256
+// of the pepper, each with the format's name: who unseals DIR/keystore can read the values,
+// nobody else. Files are written and removed durably.
+//
 // # Key values
 //
 // A key that keytrail makes is "kt_", 43 base62 digits (32 random bytes) and 6 base62

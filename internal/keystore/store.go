@@ -26,9 +26,12 @@ const (
 // FingerprintPrefix begins every fingerprint: it names the algorithm.
 const FingerprintPrefix = "hmac-sha256:"
 
-// Store is an opened key store. It is safe for concurrent use: nothing in it changes.
+// Store is an opened key store. It is safe for concurrent use: nothing in it changes but
+// the kept values, each of which is a file of its own.
 type Store struct {
+	dir     string
 	pepper  []byte
+	values  []byte // Master key of kept values.
 	signing ed25519.PrivateKey
 	id      string
 	fresh   bool
@@ -63,7 +66,7 @@ func Open(ctx context.Context, dir, masterKeyFile string, log *slog.Logger) (*St
 		if err := unseal(sealed, master, &c); err != nil {
 			return nil, fmt.Errorf("open key store %s: %w", path, err)
 		}
-		return newStore(c, false)
+		return newStore(dir, c, false)
 	}
 	c := newContent()
 	out, err := seal(c, master)
@@ -77,7 +80,7 @@ func Open(ctx context.Context, dir, masterKeyFile string, log *slog.Logger) (*St
 	if !made { // Another process was faster.
 		return Open(ctx, dir, masterKeyFile, log)
 	}
-	return newStore(c, true)
+	return newStore(dir, c, true)
 }
 
 func newContent() content {
@@ -90,11 +93,15 @@ func newContent() content {
 	return c
 }
 
-func newStore(c content, fresh bool) (*Store, error) {
+func newStore(dir string, c content, fresh bool) (*Store, error) {
 	if len(c.Pepper) != pepperBytes || len(c.Signing) != ed25519.SeedSize || c.ID == "" {
 		return nil, errors.New("key store is damaged: its content is not complete")
 	}
-	return &Store{pepper: c.Pepper, signing: ed25519.NewKeyFromSeed(c.Signing), id: c.ID, fresh: fresh}, nil
+	values, err := valuesKey(c.Pepper)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{dir: dir, pepper: c.Pepper, values: values, signing: ed25519.NewKeyFromSeed(c.Signing), id: c.ID, fresh: fresh}, nil
 }
 
 // Fresh reports whether this Open made the key store.
