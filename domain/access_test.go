@@ -115,7 +115,7 @@ func (q question) ask(who domain.Initiator, in domain.Standing) error {
 			return domain.AuthorizeOperator(who, in, "do it")
 		}
 		return domain.AuthorizeAccount(who, in, domain.Right(q.verb))
-	case domain.ViewMine, domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys, domain.ViewClassicKeys:
+	case domain.ViewMine, domain.ViewUserKeys, domain.ViewServiceKeys, domain.ViewExternalKeys, domain.ViewClassicKeys, domain.ViewFunctionalKeys:
 	}
 	return domain.AuthorizeKey(who, in, q.verb, domain.KeyState{ID: "k", Account: home, IAMID: owner, Kind: domain.KeyKind(q.view)})
 }

@@ -104,12 +104,7 @@ func ofKey(a *Activity, key KeyEvent) {
 		}
 	case KeyUpdated:
 		verb = VerbUpdate
-		d.Changes = e.Changes
-		for _, c := range e.Changes {
-			if c.Field == "name" {
-				d.PrevInstanceName = c.Old
-			}
-		}
+		d.Changes, d.PrevInstanceName = e.Changes, oldName(e.Changes)
 	case KeyLocked:
 		verb, status, d.Lock, d.Changes = VerbLock, 204, &s.Locked, flip("locked", s.Locked)
 	case KeyUnlocked:
@@ -137,6 +132,16 @@ func ofKey(a *Activity, key KeyEvent) {
 	a.TargetID, a.TargetName = KeyCRN(s.Account, s.ID), firstOf(s.Name, string(s.ID))
 	d.CompatAction = compatAction(a.Action)
 	a.RequestData = d.encode()
+}
+
+// oldName returns the name before changes, "" where they do not change it.
+func oldName(changes []Change) string {
+	for _, c := range changes {
+		if c.Field == "name" {
+			return c.Old
+		}
+	}
+	return ""
 }
 
 func flip(field string, now bool) []Change {
@@ -169,12 +174,7 @@ func ofServiceIDEvent(a *Activity, e ServiceIDEvent) {
 		ofServiceID(a, VerbCreate, e.Account, serviceIDRef{e.ID, e.IAMID, e.Account, e.Name}, d)
 		a.ReasonCode = 201
 	case ServiceIDUpdated:
-		d := requestData{Changes: e.Changes}
-		for _, c := range e.Changes {
-			if c.Field == "name" {
-				d.PrevInstanceName = c.Old
-			}
-		}
+		d := requestData{Changes: e.Changes, PrevInstanceName: oldName(e.Changes)}
 		ofServiceID(a, VerbUpdate, e.Account, serviceIDRef{e.ID, e.IAMID, e.Account, e.Name}, d)
 	case ServiceIDLocked:
 		locked := true

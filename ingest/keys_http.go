@@ -349,18 +349,9 @@ func actionOf(c *gin.Context) string {
 		return domain.ActionLimitsRead
 	case "POST /v1/usage", "POST /v1/imports/cloudtrail":
 		return domain.ActionUsageRecord
-	case "POST /v1/serviceids":
-		return domain.ServiceIDAction(domain.VerbCreate)
-	case "POST /v1/serviceids/":
-		return domain.ServiceIDAction(domain.VerbCreate)
-	case "PUT /v1/serviceids/:id":
-		return domain.ServiceIDAction(domain.VerbUpdate)
-	case "POST /v1/serviceids/:id/lock":
-		return domain.ServiceIDAction(domain.VerbLock)
-	case "DELETE /v1/serviceids/:id/lock":
-		return domain.ServiceIDAction(domain.VerbUnlock)
-	case "DELETE /v1/serviceids/:id":
-		return domain.ServiceIDAction(domain.VerbDelete)
+	}
+	if action := serviceIDActionOf(route); action != "" {
+		return action
 	}
 	return accountActionOf(route)
 }

@@ -115,9 +115,10 @@ func historiesOf(history []domain.Recorded) []historyView {
 }
 
 func historyOf(rec domain.Recorded, a domain.Activity) historyView {
-	params := []string{}
-	for _, change := range changesOf(rec.Event) {
-		params = append(params, change.Field+"="+strconv.Quote(change.New))
+	changes := changesOf(rec.Event)
+	params := make([]string, len(changes))
+	for i, change := range changes {
+		params[i] = change.Field + "=" + strconv.Quote(change.New)
 	}
 	return historyView{
 		Timestamp: showTime(rec.Meta.EffectiveAt), IAMID: rec.Meta.Initiator.IAMID,

@@ -88,7 +88,7 @@ type updateServiceIDRequest struct {
 func (h *KeyAPI) serviceIDRoutes() apidoc.Table {
 	created := []apidoc.Answer{{Status: http.StatusCreated, Body: serviceIDView{}, Description: "The key's value, if one was asked for, is shown this once."}}
 	done := []apidoc.Answer{{Status: http.StatusNoContent}}
-	table := apidoc.Table{
+	table := apidoc.Table{ //nolint:prealloc // It is a literal with four rows more.
 		{Method: http.MethodGet, Path: "/v1/serviceids/:id", Group: groupAccounts, Summary: "One service ID.", Request: getServiceIDRequest{}, Answers: apidoc.OK(serviceIDView{}), Handler: h.getServiceID},
 		{Method: http.MethodPut, Path: "/v1/serviceids/:id", Group: groupAccounts, Summary: "Change the given fields.", Request: updateServiceIDRequest{}, Answers: apidoc.OK(serviceIDView{}), Handler: h.updateServiceID},
 		{Method: http.MethodDelete, Path: "/v1/serviceids/:id", Group: groupAccounts, Summary: "Delete a service ID; its keys are refused from then on, and deleted.", Request: idRequest{}, Answers: done, Handler: h.changeServiceID(domain.DeleteServiceID{})},
@@ -103,6 +103,23 @@ func (h *KeyAPI) serviceIDRoutes() apidoc.Table {
 		)
 	}
 	return table
+}
+
+// serviceIDActionOf is actionOf for these routes; "" for others.
+func serviceIDActionOf(route string) string {
+	switch route {
+	case "POST /v1/serviceids", "POST /v1/serviceids/":
+		return domain.ServiceIDAction(domain.VerbCreate)
+	case "PUT /v1/serviceids/:id":
+		return domain.ServiceIDAction(domain.VerbUpdate)
+	case "POST /v1/serviceids/:id/lock":
+		return domain.ServiceIDAction(domain.VerbLock)
+	case "DELETE /v1/serviceids/:id/lock":
+		return domain.ServiceIDAction(domain.VerbUnlock)
+	case "DELETE /v1/serviceids/:id":
+		return domain.ServiceIDAction(domain.VerbDelete)
+	}
+	return ""
 }
 
 func (h *KeyAPI) createServiceID(c *gin.Context) {
