@@ -25,8 +25,8 @@ type Account struct {
 	owner                 IAMID
 	ownerName, ownerEmail string
 	createdAt             time.Time
-	members               map[IAMID]Member // Users, and service IDs that hold roles.
-	removed               map[IAMID]uint64 // By user, the position at which it was removed last.
+	members               byID[*Member] // Users, and service IDs that hold roles.
+	removed               byID[uint64]  // By user, the position at which it was removed last.
 	settings              AccountSettings
 	limits                AccountLimits
 	settingsVersion       uint64      // How often settings were set.
@@ -34,8 +34,8 @@ type Account struct {
 	access                AccessSettings
 	accessVersion         uint64 // How often they were set.
 	contacts              []ConfirmedContact
-	contactDays           int              // 0: not set.
-	grants                map[IAMID]Grants // Of who has some.
+	contactDays           int          // 0: not set.
+	grants                byID[Grants] // Of who has some.
 	last                  time.Time
 }
 
@@ -99,8 +99,12 @@ func (a Account) CreatedAt() time.Time { return a.createdAt }
 
 // Standing returns what id is in the account.
 func (a Account) Standing(id IAMID) Standing {
-	m, ok := a.members[id]
-	return Standing{Owner: id != "" && id == a.owner, Member: ok, Roles: m.Roles, Restricted: Restricted{
+	m, ok := a.members.get(id)
+	var roles []Role
+	if ok {
+		roles = m.Roles
+	}
+	return Standing{Owner: id != "" && id == a.owner, Member: ok, Roles: roles, Restricted: Restricted{
 		UserKeys: a.settings.RestrictUserKeys == RestrictionOn, ServiceIDs: a.settings.RestrictServiceIDs == RestrictionOn,
 		Users: a.settings.RestrictUserList == RestrictionOn,
 	}}

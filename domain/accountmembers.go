@@ -1,7 +1,6 @@
 package domain
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -41,8 +40,7 @@ func (a Account) evolveMember(rec Recorded, about MemberEvent) Account {
 		return a.without(rec, e)
 	case RolesSet:
 		if _, service := ServiceIDOf(e.IAMID); service && len(e.New) == 0 {
-			a.members = maps.Clone(a.members)
-			delete(a.members, e.IAMID)
+			a.members = a.members.without(e.IAMID)
 			return a
 		}
 		return a.changed(e.IAMID, func(m *Member) { m.Roles = e.New })
@@ -61,23 +59,15 @@ func (a Account) evolveMember(rec Recorded, about MemberEvent) Account {
 }
 
 func (a Account) withGrants(id IAMID, g Grants) Account {
-	a.grants = maps.Clone(a.grants)
-	if a.grants == nil {
-		a.grants = make(map[IAMID]Grants)
-	}
-	a.grants[id] = g
-	if len(g) == 0 {
-		delete(a.grants, id)
+	a.grants = a.grants.without(id)
+	if len(g) > 0 {
+		a.grants = a.grants.with(id, g)
 	}
 	return a
 }
 
 func (a Account) with(id IAMID, m Member) Account {
-	a.members = maps.Clone(a.members)
-	if a.members == nil {
-		a.members = make(map[IAMID]Member)
-	}
-	a.members[id] = m
+	a.members = a.members.with(id, &m)
 	return a
 }
 
@@ -89,26 +79,25 @@ func (a Account) changed(id IAMID, change func(*Member)) Account {
 
 // without returns a after the user of e was removed and those below it moved up.
 func (a Account) without(rec Recorded, e MemberRemoved) Account {
-	a.members = maps.Clone(a.members)
-	delete(a.members, e.IAMID)
+	a.members = a.members.without(e.IAMID)
 	for _, id := range e.Moved {
-		if m, ok := a.members[id]; ok {
-			m.Parent = e.Parent
-			a.members[id] = m
+		if m, ok := a.members.get(id); ok {
+			moved := *m
+			moved.Parent = e.Parent
+			a.members = a.members.with(id, &moved)
 		}
 	}
-	a.removed = maps.Clone(a.removed)
-	if a.removed == nil {
-		a.removed = make(map[IAMID]uint64)
-	}
-	a.removed[e.IAMID] = rec.Position
+	a.removed = a.removed.with(e.IAMID, rec.Position)
 	return a.withGrants(e.IAMID, nil)
 }
 
 // Identities returns the owner, the users, and the service IDs that hold roles, sorted.
 func (a Account) Identities() []IAMID {
-	ids := slices.Collect(maps.Keys(a.members))
-	if a.owner != "" && !slices.Contains(ids, a.owner) {
+	var ids []IAMID
+	for id := range a.members.all() {
+		ids = append(ids, id)
+	}
+	if _, listed := a.members.get(a.owner); a.owner != "" && !listed {
 		ids = append(ids, a.owner)
 	}
 	slices.Sort(ids)
@@ -125,11 +114,13 @@ func (a Account) Users() []IAMID {
 
 // Member returns what the account knows of id; the owner is a member.
 func (a Account) Member(id IAMID) (Member, bool) {
-	m, ok := a.members[id]
-	if !ok && id == a.owner && id != "" {
+	if m, ok := a.members.get(id); ok {
+		return *m, true
+	}
+	if id == a.owner && id != "" {
 		return Member{MemberProfile: MemberProfile{Name: a.ownerName, Email: a.ownerEmail}, AddedAt: a.createdAt}, true
 	}
-	return m, ok
+	return Member{}, false
 }
 
 // user is Member for users only.
@@ -142,7 +133,10 @@ func (a Account) user(id IAMID) (Member, bool) {
 
 // RemovedAt returns the log position at which the user id was removed last, 0 if it never
 // was. Keys that were made before it are invalid for ever.
-func (a Account) RemovedAt(id IAMID) uint64 { return a.removed[id] }
+func (a Account) RemovedAt(id IAMID) uint64 {
+	position, _ := a.removed.get(id)
+	return position
+}
 
 // Ancestors returns who stands above the user id in the classic hierarchy, the nearest
 // first and the owner of the account last. Above the owner and above strangers is nobody.
@@ -161,7 +155,7 @@ func (a Account) Ancestors(id IAMID) []IAMID {
 // below returns who stands directly below the user id, sorted.
 func (a Account) below(id IAMID) []IAMID {
 	var out []IAMID
-	for child, m := range a.members {
+	for child, m := range a.members.all() {
 		if _, service := ServiceIDOf(child); !service && m.Parent == id && child != a.owner {
 			out = append(out, child)
 		}
@@ -343,10 +337,13 @@ func (a Account) checkEmail(email string) error {
 	if email == "" {
 		return nil
 	}
-	for _, id := range a.Users() {
-		if m, _ := a.Member(id); strings.EqualFold(m.Email, email) {
-			return Errorf(Conflict, "a user of the account has this e-mail address already").WithField("email").WithMessageCode("email_exists")
-		}
+	owner, _ := a.Member(a.owner)
+	taken := strings.EqualFold(owner.Email, email)
+	for _, m := range a.members.all() {
+		taken = taken || strings.EqualFold(m.Email, email)
+	}
+	if taken {
+		return Errorf(Conflict, "a user of the account has this e-mail address already").WithField("email").WithMessageCode("email_exists")
 	}
 	return nil
 }

@@ -102,7 +102,10 @@ func (SetGrants) isAccountCommand() {}
 func (SetGrants) isMemberCommand()  {}
 
 // Grants returns what the identity id may do in the account.
-func (a Account) Grants(id IAMID) Grants { return a.grants[id] }
+func (a Account) Grants(id IAMID) Grants {
+	g, _ := a.grants.get(id)
+	return g
+}
 
 func (a Account) setGrants(c SetGrants) ([]Event, error) {
 	grants, err := c.Grants.checked()
@@ -116,10 +119,10 @@ func (a Account) setGrants(c SetGrants) ([]Event, error) {
 		return nil, errNoAccount()
 	case !member && !service:
 		return nil, errNoMember()
-	case grants.text() == a.grants[c.IAMID].text():
+	case grants.text() == a.Grants(c.IAMID).text():
 		return nil, nil
 	}
-	return []Event{GrantsSet{Account: a.id, IAMID: c.IAMID, Old: a.grants[c.IAMID], New: grants}}, nil
+	return []Event{GrantsSet{Account: a.id, IAMID: c.IAMID, Old: a.Grants(c.IAMID), New: grants}}, nil
 }
 
 // checked returns g with its patterns sorted, each once, or why it is not well formed.

@@ -1,6 +1,9 @@
 package ingest_test
 
 import (
+	"slices"
+	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/IBM/go-sdk-core/v5/core"
@@ -159,5 +162,50 @@ func TestSecurityContactsOverHTTP(t *testing.T) {
 	contact := r.body["contacts"].([]any)[0].(map[string]any)
 	if r.body["stale"] != false || contact["confirmed_by"] != string(n.boot.Owner) || contact["name"] != "Ada" {
 		t.Errorf("confirmed: %s", r.raw)
+	}
+}
+
+// TestOfChangesByTheSameTagOneWins, on two nodes at once; and however two nodes move users
+// about, nobody ever stands above himself.
+func TestOfChangesByTheSameTagOneWins(t *testing.T) {
+	t.Parallel()
+	one := newNode(t)
+	nodes := []*node{one, startNode(t, one.log, one.dir)}
+	path := "/v1/accounts/" + string(one.boot.Account) + "/settings/identity"
+	tag := one.must(200, one.call(one.admin, "GET", path, nil)).header.Get("Etag")
+	var wg sync.WaitGroup
+	statuses := make([]int, 8)
+	for i := range statuses {
+		wg.Go(func() {
+			statuses[i] = nodes[i%2].call(one.admin, "PUT", path, map[string]any{"max_sessions_per_identity": strconv.Itoa(i + 1)}, "If-Match", tag).status
+		})
+	}
+	wg.Wait()
+	slices.Sort(statuses)
+	if diff := cmp.Diff([]int{200, 409, 409, 409, 409, 409, 409, 409}, statuses); diff != "" {
+		t.Error(diff)
+	}
+	users := []domain.IAMID{"User-a", "User-b", "User-c"}
+	for _, id := range users {
+		_, _, err := one.commands.ChangeAccount(t.Context(), systemOrder(), one.boot.Account, domain.AddMember{IAMID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 12 {
+		wg.Go(func() {
+			id, parent := users[i%3], users[(i+1+i/6)%3]
+			_, _, err := nodes[i%2].commands.ChangeAccount(t.Context(), systemOrder(), one.boot.Account, domain.SetParent{IAMID: id, Parent: parent})
+			if err != nil && domain.CodeOf(err) != domain.Conflict {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	a := domain.FoldAccount(one.events(domain.AccountStream(one.boot.Account)))
+	for _, id := range users {
+		if up := a.Ancestors(id); slices.Contains(up, id) || up[len(up)-1] != one.boot.Owner {
+			t.Errorf("above %s: %v", id, up)
+		}
 	}
 }
