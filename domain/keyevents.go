@@ -76,6 +76,9 @@ type KeyState struct {
 	Predecessor KeyID      `json:"predecessor,omitempty"`
 	// AbandonedSuccessor is a key that was to take over and never will.
 	AbandonedSuccessor KeyID `json:"abandoned_successor,omitempty"`
+	// AbandonedRotations counts the rotations that were given up: one that began before the
+	// newest of them is one of them.
+	AbandonedRotations uint64 `json:"abandoned_rotations,omitempty"`
 }
 
 // KeyStatus is what a key is worth at one moment.

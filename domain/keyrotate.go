@@ -17,6 +17,9 @@ const (
 type RotateKey struct {
 	Successor KeyID
 	Until     time.Time
+	// Abandoned is what [KeyState.AbandonedRotations] was before anything was done for the
+	// rotation.
+	Abandoned uint64
 	By        Initiator
 	At        time.Time
 }
@@ -119,10 +122,10 @@ func (k Key) rotate(c RotateKey) ([]Event, error) {
 	if err := k.MayRotate(c.By); err != nil {
 		return nil, err
 	}
-	switch c.Successor {
-	case k.state.Successor:
+	switch {
+	case c.Successor == k.state.Successor:
 		return nil, nil
-	case k.state.AbandonedSuccessor:
+	case c.Abandoned != k.state.AbandonedRotations:
 		return nil, Errorf(Conflict, "the rotation took too long; try again").WithMessageCode("rotation_abandoned")
 	}
 	at := k.NextEffective(c.At)
@@ -142,6 +145,7 @@ func (k Key) abandonRotation(c AbandonRotation) []Event {
 	}
 	after := k.changed(k.state, k.NextEffective(c.At))
 	after.AbandonedSuccessor = c.Successor
+	after.AbandonedRotations++
 	return []Event{KeyRotationAbandoned{After: after}}
 }
 

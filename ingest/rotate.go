@@ -83,7 +83,7 @@ func (s *Commands) rotate(ctx context.Context, o Order, old domain.KeyState, m k
 		return domain.Key{}, 0, err
 	}
 	now := s.cfg.Now()
-	cmd := domain.RotateKey{Successor: m.cmd.ID, Until: now.Add(overlap), By: o.Caller.Initiator, At: now}
+	cmd := domain.RotateKey{Successor: m.cmd.ID, Until: now.Add(overlap), Abandoned: old.AbandonedRotations, By: o.Caller.Initiator, At: now}
 	f, err := transact(ctx, s, s.keys, o, domain.KeyStream(old.ID), false, func(key domain.Key) (decision, error) {
 		if err := m.may(); err != nil {
 			return decision{}, err

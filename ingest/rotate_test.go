@@ -158,8 +158,17 @@ func TestARotationThatBreaksOffIsUndone(t *testing.T) {
 	}
 }
 
-// TestARotationThatIsMerelySlowLoses: it was undone while it slept.
+// TestARotationThatIsMerelySlowLoses: it was undone while it slept, and perhaps another after
+// it.
 func TestARotationThatIsMerelySlowLoses(t *testing.T) {
+	t.Parallel()
+	for _, others := range []int{0, 1, 2} {
+		t.Run(fmt.Sprintf("%d others undone since", others), func(t *testing.T) { slowRotationLoses(t, others) })
+	}
+}
+
+func slowRotationLoses(t *testing.T, others int) {
+	t.Helper()
 	t.Parallel()
 	n := newNode(t)
 	old, _, _, err := n.commands.CreateKey(t.Context(), systemOrder(), ingest.NewKey{Account: n.boot.Account, IAMID: "User-x", Name: "old"})
@@ -171,8 +180,16 @@ func TestARotationThatIsMerelySlowLoses(t *testing.T) {
 		if stream != domain.KeyStream(ref.ID) {
 			return
 		}
-		if err := n.reconciler(n.process(n.log), 0).Reconcile(t.Context()); err != nil {
-			t.Error(err)
+		for try := range others + 1 {
+			if try > 0 { // It dies when its successor is made.
+				mortal := n.process(&mortalLog{CommandLog: n.log, left: 2})
+				if _, _, _, err := mortal.RotateKey(t.Context(), systemOrder(), ref, time.Hour); !errors.Is(err, errDied) {
+					t.Errorf("another rotation: %v", err)
+				}
+			}
+			if err := n.reconciler(n.process(n.log), 0).Reconcile(t.Context()); err != nil {
+				t.Error(err)
+			}
 		}
 	}}
 	_, _, _, err = n.process(slow).RotateKey(t.Context(), systemOrder(), ref, time.Hour)
