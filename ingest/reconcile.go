@@ -50,9 +50,11 @@ type Reconciler struct {
 	open    map[domain.KeyID]openSlot
 	ends    map[domain.KeyID]keyEnd
 	orphans map[orphanOwner]orphan
-	after   uint64 // Position of the newest event that was noted.
-	ready   bool
-	moved   chan struct{} // Closed and replaced when ready changes.
+	// alone are service IDs with which a key was to be made, and since when it is not there.
+	alone map[domain.IAMID]aloneID
+	after uint64 // Position of the newest event that was noted.
+	ready bool
+	moved chan struct{} // Closed and replaced when ready changes.
 }
 
 // openSlot is a slot of which it is not known that a living key has it for good.
@@ -75,6 +77,12 @@ type orphanOwner struct {
 	iam     domain.IAMID
 }
 
+type aloneID struct {
+	id      string
+	account domain.AccountID
+	since   time.Time
+}
+
 type orphan struct {
 	cause string // The event by which it went.
 	since time.Time
@@ -84,6 +92,7 @@ type orphan struct {
 func NewReconciler(cfg ReconcilerConfig) *Reconciler {
 	return &Reconciler{
 		cfg: cfg, open: map[domain.KeyID]openSlot{}, ends: map[domain.KeyID]keyEnd{}, orphans: map[orphanOwner]orphan{},
+		alone: map[domain.IAMID]aloneID{},
 		moved: make(chan struct{}),
 	}
 }
@@ -187,12 +196,13 @@ func (r *Reconciler) note(raw eventlog.Raw) {
 	switch raw.Type {
 	case domain.TypeKeyCreated:
 		id := domain.KeyID(strings.TrimPrefix(raw.Stream, domain.KeyStreams))
+		delete(r.alone, r.open[id].slot.iam)
 		if r.open[id].predecessor == "" {
 			delete(r.open, id)
 		}
 		return
 	case domain.TypeKeySlotTaken, domain.TypeKeySlotFreed, domain.TypeKeySlotsAdopted, domain.TypeKeyDeleted, domain.TypeKeyAbandoned,
-		domain.TypeKeyRotated, domain.TypeServiceIDDeleted, domain.TypeMemberRemoved:
+		domain.TypeKeyRotated, domain.TypeServiceIDCreated, domain.TypeServiceIDDeleted, domain.TypeMemberRemoved:
 	default:
 		return
 	}
@@ -212,7 +222,12 @@ func (r *Reconciler) note(raw eventlog.Raw) {
 		s := e.State()
 		delete(r.ends, s.ID)
 		r.open[s.ID] = openSlot{slot: keySlotOf(s), since: r.cfg.Now(), wait: min(leaveTime, r.cfg.Grace)}
+	case domain.ServiceIDCreated:
+		if e.Credential {
+			r.alone[e.IAMID] = aloneID{id: e.ID, account: e.Account, since: r.cfg.Now()}
+		}
 	case domain.ServiceIDDeleted:
+		delete(r.alone, e.IAMID)
 		r.orphans[orphanOwner{e.Account, e.IAMID}] = orphan{cause: rec.ID.String(), since: r.cfg.Now()}
 	case domain.MemberRemoved:
 		r.orphans[orphanOwner{e.Account, e.IAMID}] = orphan{cause: rec.ID.String(), since: r.cfg.Now()}
@@ -263,7 +278,42 @@ func (r *Reconciler) Reconcile(ctx context.Context) error {
 		delete(r.open, o.slot.id)
 		r.mu.Unlock()
 	}
+	return errors.Join(append(errs, r.endAlone(ctx))...)
+}
+
+// endAlone deletes the service IDs with which a key was to be made that never was: whoever
+// asked for the two was told of neither.
+func (r *Reconciler) endAlone(ctx context.Context) error {
+	r.mu.Lock()
+	alone := maps.Clone(r.alone)
+	r.mu.Unlock()
+	var errs []error
+	for iam, a := range alone {
+		if r.cfg.Now().Sub(a.since) < r.cfg.Grace {
+			continue
+		}
+		if err := r.cfg.Commands.endAlone(ctx, iam, a); err != nil {
+			errs = append(errs, fmt.Errorf("delete %s: %w", a.id, err))
+			continue
+		}
+		r.mu.Lock()
+		delete(r.alone, iam)
+		r.mu.Unlock()
+	}
 	return errors.Join(errs...)
+}
+
+// endAlone deletes a service ID that has no key and is to have none.
+func (s *Commands) endAlone(ctx context.Context, iam domain.IAMID, a aloneID) error {
+	k := keySlot{account: a.account, iam: iam, kind: domain.KindServiceCredential}
+	f, err := foldNow(ctx, s.cfg.Log, s.slots, k.stream())
+	if err != nil {
+		return err
+	}
+	if f.state.Used() > 0 {
+		return nil // The key is there, or its creation was not given up.
+	}
+	return s.endServiceID(ctx, "undo", a.id)
 }
 
 func (r *Reconciler) settle(ctx context.Context, o openSlot) error {

@@ -1,6 +1,7 @@
 package ingest_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/keytrail/domain"
+	"example.com/keytrail/ingest"
 )
 
 // TestAServiceIDsLife: created with its key, locked, refused, unlocked, changed, deleted.
@@ -92,6 +94,59 @@ func TestAServiceIDAndItsKeyAreMadeBothOrNone(t *testing.T) {
 	if after := len(n.events(domain.ServiceIDStreams)); after != before {
 		t.Errorf("%d events about service IDs that were refused", after-before)
 	}
+}
+
+// TestACredentialThatBreaksOffLeavesNeither: the process dies before or after each append.
+func TestACredentialThatBreaksOffLeavesNeither(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	for left := range 4 {
+		for _, stored := range []bool{false, true} {
+			name := fmt.Sprintf("%d appends, then one is stored %t", left, stored)
+			mortal := n.process(&mortalLog{CommandLog: n.log, left: left, stored: stored})
+			_, told := mortal.CreateServiceID(t.Context(), systemOrder(), ingest.NewServiceID{Account: n.boot.Account, Name: name, Locked: true, Key: &ingest.NewKey{Name: "its key"}})
+			if told != nil && !errors.Is(told, errDied) {
+				t.Fatalf("%s: %v", name, told)
+			}
+			survivor := n.reconciler(n.process(n.log), 0)
+			for range 2 {
+				if err := survivor.Reconcile(t.Context()); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+			n.soundSlots(name, domain.KeyLimitDefault)
+			there, keys := n.credential(name)
+			if there != (keys == 1) || told == nil && !there {
+				t.Errorf("%s: the service ID is there %t, with %d keys; told %v", name, there, keys, told)
+			}
+		}
+	}
+}
+
+// credential reports whether a service ID of that name is there, and how many keys it has.
+func (n *node) credential(name string) (there bool, keys int) {
+	services := map[string]domain.ServiceID{}
+	for _, rec := range n.events(domain.ServiceIDStreams) {
+		services[rec.Stream] = services[rec.Stream].Evolve(rec)
+	}
+	var iam domain.IAMID
+	for _, s := range services {
+		if s.State().Name == name {
+			iam, there = s.State().IAMID, !s.State().Deleted
+		}
+	}
+	living := map[domain.KeyID]bool{}
+	for _, rec := range n.events(domain.KeyStreams) {
+		if s := rec.Event.(domain.KeyEvent).State(); s.IAMID == iam {
+			living[s.ID] = !s.Deleted
+		}
+	}
+	for _, lives := range living {
+		if lives {
+			keys++
+		}
+	}
+	return there, keys
 }
 
 // TestServiceIDsPageWithoutGapOrRepeat, in every order, while others come and go.
