@@ -138,7 +138,7 @@ func TestSlotsStaySoundWhateverTheOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		order := rapid.SliceOfN(rapid.IntRange(0, 99), 20, 60).Draw(rt, "order")
+		order := rapid.SliceOfN(rapid.IntRange(0, 99), 15, 40).Draw(rt, "order")
 		var fault string
 		synctest.Test(t, func(t *testing.T) { fault = steps(t, store, order) })
 		if fault != "" {
