@@ -48,7 +48,7 @@ type alwaysFresh struct{}
 func (alwaysFresh) WaitFresh(context.Context) error { return nil }
 func (alwaysFresh) Fresh() error                    { return nil }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{now: t0}
 	var err error
