@@ -257,6 +257,10 @@ func (h *KeyAPI) showKey(c *gin.Context, ref KeyRef, reveal bool) {
 		extra = append(extra, withHistory(key.History(), opt.asOf))
 	}
 	if opt.activity {
+		if err := h.waitWritten(c, domain.KeysQuery{Accounts: []domain.AccountID{state.Account}}); err != nil {
+			httpx.Fail(c, err)
+			return
+		}
 		activity, err := h.Activity.KeyActivity(c.Request.Context(), state.Account, state.ID)
 		if err != nil {
 			httpx.Fail(c, err)
