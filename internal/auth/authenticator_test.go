@@ -48,33 +48,33 @@ type alwaysFresh struct{}
 func (alwaysFresh) WaitFresh(context.Context) error { return nil }
 func (alwaysFresh) Fresh() error                    { return nil }
 
-func newBench(t testing.TB) *bench {
-	t.Helper()
+func newBench(tb testing.TB) *bench {
+	tb.Helper()
 	b := &bench{now: t0}
 	var err error
-	if b.store, err = keystore.Open(t.Context(), t.TempDir(), "", discard()); err != nil {
-		t.Fatal(err)
+	if b.store, err = keystore.Open(tb.Context(), tb.TempDir(), "", discard()); err != nil {
+		tb.Fatal(err)
 	}
 	if b.secret, err = keystore.NewKeyValue(rand.Reader); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	f := newFeed()
 	b.dir = auth.NewDirectory(f.follow, discard())
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.dir.Run(ctx) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	b.dir.Apply(history()[0])
 	b.key = keyState("k1", func(s *domain.KeyState) { s.SecretHash = b.store.FingerprintSecret(b.secret) })
 	b.dir.Apply(at(domain.KeyStream("k1"), 0, 30, domain.KeyCreated{After: b.key}))
 	f.deliveries <- eventlog.Delivery{CaughtUp: true}
-	if err := b.dir.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := b.dir.WaitReady(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
 	b.auth = auth.NewAuthenticator(b.dir, alwaysFresh{}, b.store, func() time.Time { return b.now })
 	return b
