@@ -62,6 +62,11 @@ func newKeys() *cobra.Command {
 	} {
 		cmd.AddCommand(newKeysAct(r, a.verb, a.short, a.method, a.suffix))
 	}
+	cmd.AddCommand(adminCall{
+		use: "rotate KEY-ID", short: "Make a key's successor, whose secret is shown once; the old key ends by itself", example: "keys rotate ApiKey-… --overlap 36h",
+		method: http.MethodPost, path: "/v1/apikeys/{1}/rotate", columns: []string{"id", "name", "apikey", "iam_id", "account_id", "expires_at"},
+		flags: []adminFlag{{name: "overlap", usage: "how long the old key goes on: such as 36h; 24h if not given, 0s ends it at once"}},
+	}.command(r))
 	return cmd
 }
 
@@ -187,6 +192,7 @@ type keyInput struct {
 	Description  *string `json:"description,omitempty"`
 	ExpiresAt    *string `json:"expires_at,omitempty"`
 	ActionOnLeak *string `json:"action_when_leaked,omitempty"`
+	Type         *string `json:"type,omitempty"` // Of a new key.
 }
 
 // flags registers the inputs that create and update share.
@@ -222,7 +228,8 @@ func newKeysCreate(r *remote) *cobra.Command {
 		Example: `  keytrail keys create --name deploy --out deploy.key --expires-at 2027-01-31T00:00+0000`,
 	}
 	fields := in.flags(cmd)
-	fields["iam-id"], fields["account"] = &in.IAMID, &in.AccountID
+	fields["iam-id"], fields["account"], fields["type"] = &in.IAMID, &in.AccountID, &in.Type
+	cmd.Flags().String("type", "", "classic makes a classic infrastructure key; what the identity's keys are if not given")
 	cmd.Flags().String("iam-id", "", "identity that the key acts as; yours if not given")
 	cmd.Flags().String("account", "", "account of the key; that of your own key if not given")
 	cmd.Flags().StringVar(&out, "out", "", "write the secret to this new file instead of printing it")

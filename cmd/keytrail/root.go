@@ -27,6 +27,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	_, _ = fmt.Fprintln(stderr, "keytrail:", err) // The exit code says it too.
+	if next := whatNext(err); next != "" {
+		_, _ = fmt.Fprintln(stderr, "          "+next)
+	}
 	return 1
 }
 
@@ -43,6 +46,7 @@ use of them, and says which use looks wrong, with proof.
 Start a server:          keytrail serve --data ./data
 Bring in CloudTrail:     keytrail import cloudtrail --key-file ./data/admin.key logs/
 What looks wrong:        keytrail findings list --key-file ./data/admin.key
+Who may do what:         keytrail roles list --key-file ./data/admin.key
 Who did what:            keytrail events list --key-file ./data/admin.key --filter 'outcome="failure"'
 
 Every flag can also be given as KEYTRAIL_<FLAG> (--key-file is KEYTRAIL_KEY_FILE) or as a
@@ -60,6 +64,9 @@ line of the file named by --config.`,
 	}
 	root.AddCommand(newServe(), newImport(), newKeys(), newEvents(), newFindings(),
 		newVerify(), newLog(), newHorizon(), newRebuild(), newPoison(), newDev(), newVersion(), newEngineChild())
+	for _, g := range adminGroups() {
+		root.AddCommand(newAdmin(g))
+	}
 	return root
 }
 

@@ -75,10 +75,12 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Error is an answer of the server that is not 2xx.
 type Error struct {
-	Status  int
-	Code    string // The server's stable code, where it gave one.
-	Message string
-	Trace   string
+	Status int
+	Code   string // The server's class of refusal, where it gave one.
+	// MessageCode is its stable identifier, such as locked_key.
+	MessageCode string
+	Message     string
+	Trace       string
 	// RetryAfter is what the server asked for on 503 and 429; 0 = nothing said.
 	RetryAfter time.Duration
 }
@@ -161,8 +163,11 @@ func readError(resp *http.Response) *Error {
 		e.RetryAfter = d
 	}
 	var body struct {
-		Errors []struct{ Code, Message string }
-		Trace  string
+		Errors []struct {
+			Code, Message string
+			MessageCode   string `json:"message_code"`
+		}
+		Trace string
 		// The token end point answers in IBM's older shape.
 		ErrorCode, ErrorMessage string
 	}
@@ -173,7 +178,7 @@ func readError(resp *http.Response) *Error {
 	e.Trace = body.Trace
 	switch {
 	case len(body.Errors) > 0:
-		e.Code, e.Message = body.Errors[0].Code, body.Errors[0].Message
+		e.Code, e.Message, e.MessageCode = body.Errors[0].Code, body.Errors[0].Message, body.Errors[0].MessageCode
 	case body.ErrorMessage != "":
 		e.Code, e.Message = body.ErrorCode, body.ErrorMessage
 	}
