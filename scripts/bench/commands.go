@@ -28,15 +28,15 @@ type command func(w *wire, client, n int) error
 // commands measures durable commands over HTTP with all that follows the log running:
 // updates with one client and with 32, and creations with 32.
 func (b *bench) commands(ctx context.Context) error {
-	iam, err := b.whoAmI(ctx)
+	iams, err := b.identities(ctx)
 	if err != nil {
 		return err
 	}
 	create := func(w *wire, client, n int) error {
-		_, err := w.do(http.StatusCreated, http.MethodPost, "/v1/apikeys", "", newKey(iam, client, n))
+		_, err := w.do(http.StatusCreated, http.MethodPost, "/v1/apikeys", "", newKey(iams[client], client, n))
 		return err
 	}
-	keys, err := b.makeKeys(ctx, iam)
+	keys, err := b.makeKeys(ctx, iams)
 	if err != nil {
 		return err
 	}
@@ -72,29 +72,42 @@ func newKey(iam string, client, n int) string {
 	return `{"name":"bench-` + strconv.Itoa(client) + "-" + strconv.Itoa(n) + `","iam_id":"` + iam + `"}`
 }
 
-// whoAmI returns the identity that the keys are made for, and lets it have that many.
-func (b *bench) whoAmI(ctx context.Context) (string, error) {
+// identities makes a service ID for each client, which may have as many keys as come.
+func (b *bench) identities(ctx context.Context) ([]string, error) {
 	var me struct {
-		IAMID   string `json:"iam_id"`
 		Account string `json:"account_id"`
 	}
 	req := client.Request{Method: http.MethodGet, Path: "/v1/apikeys/details", Header: http.Header{"Iam-Apikey": {b.http.Key()}}}
 	if err := b.http.JSON(ctx, req, nil, &me); err != nil {
-		return "", err
+		return nil, err
 	}
 	limits := client.Request{Method: http.MethodPut, Path: "/v1/accounts/" + me.Account + "/limits/identity"}
-	return me.IAMID, b.http.JSON(ctx, limits, map[string]int{"apikeys_per_identity": 100_000}, nil)
+	if err := b.http.JSON(ctx, limits, map[string]int{"apikeys_per_identity": 100_000}, nil); err != nil {
+		return nil, err
+	}
+	iams := make([]string, commandClients)
+	for i := range iams {
+		var id struct {
+			IAMID string `json:"iam_id"`
+		}
+		body := map[string]string{"account_id": me.Account, "name": fmt.Sprint("bench ", i)}
+		if err := b.http.JSON(ctx, client.Request{Method: http.MethodPost, Path: "/v1/serviceids"}, body, &id); err != nil {
+			return nil, err
+		}
+		iams[i] = id.IAMID
+	}
+	return iams, nil
 }
 
 // makeKeys makes the keys that each client has for itself.
-func (b *bench) makeKeys(ctx context.Context, iam string) ([][]string, error) {
+func (b *bench) makeKeys(ctx context.Context, iams []string) ([][]string, error) {
 	keys := make([][]string, commandClients)
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range keys {
 		g.Go(func() error {
 			return b.with(ctx, func(w *wire) error {
 				for n := range keysPerClient {
-					body, err := w.do(http.StatusCreated, http.MethodPost, "/v1/apikeys", "", newKey(iam, i, n))
+					body, err := w.do(http.StatusCreated, http.MethodPost, "/v1/apikeys", "", newKey(iams[i], i, n))
 					if err != nil {
 						return err
 					}
