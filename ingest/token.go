@@ -158,7 +158,7 @@ func (h *KeyAPI) answerTokens(c *gin.Context, key domain.KeyState, session *doma
 	}
 	v := tokenView{
 		AccessToken: token.Reveal(), RefreshToken: noRefreshToken, TokenType: "Bearer",
-		ExpiresIn: max(int64(end.Sub(h.Now()).Seconds()), 0), Expiration: end.Unix(), Scope: tokenScope,
+		ExpiresIn: max(end.Unix()-h.Now().Unix(), 0), Expiration: end.Unix(), Scope: tokenScope,
 	}
 	if session != nil {
 		refresh, err := h.Auth.IssueRefresh(*session, httpx.RequestID(c))

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -101,6 +102,9 @@ func bindQuestion(c *gin.Context) (question, error) {
 	}{{"action", q.Action, useTextBytesMax}, {"target", q.Target, useLongBytesMax}, {"user_agent", q.UserAgent, useLongBytesMax}} {
 		if err := domain.CheckUseText(f.name, f.value, f.bytesMax); err != nil {
 			return q, err //nolint:wrapcheck // Worded for the caller.
+		}
+		if value := q.secret.Reveal(); len(value) >= domain.KeyValueCharsMin && strings.Contains(f.value, value) {
+			return q, domain.Errorf(domain.Invalid, "holds the value of the key").WithField(f.name).WithMessageCode("holds_secret")
 		}
 	}
 	if q.SourceIP == "" {

@@ -211,6 +211,45 @@ func TestBothSurfacesTakeBothWaysToSignIn(t *testing.T) {
 	}
 }
 
+// TestEveryKindOfKeyVerifiesOnBothSurfaces under the name of its kind; one that was rotated
+// until its overlap ends.
+func TestEveryKindOfKeyVerifiesOnBothSurfaces(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	by := n.verifier()
+	service := n.serviceID(map[string]any{"apikey": map[string]any{"name": "credential"}})
+	credential, _ := service.body["apikey"].(map[string]any)
+	made := func(body map[string]any) string {
+		return n.must(201, n.call(n.admin, "POST", "/v1/apikeys", body)).field("apikey")
+	}
+	of, _ := credential["apikey"].(string)
+	for _, tt := range []struct{ kind, action, value string }{
+		{"user", "iam-identity.user-apikey.login", made(map[string]any{"name": "u", "iam_id": n.boot.Owner})},
+		{"classic", "iam-identity.classic-apikey.login", made(map[string]any{"name": "c", "iam_id": n.boot.Owner, "type": "classic"})},
+		{"serviceid", "iam-identity.serviceid-apikey.login", made(map[string]any{"name": "s", "iam_id": service.field("iam_id")})},
+		{"service-credential", "iam-identity.serviceid-apikey.login", of},
+	} {
+		for _, path := range []string{"/v1/apikeys/verify", "/v1/authorize"} {
+			r := n.must(200, n.call(by, "POST", path, map[string]any{"apikey": tt.value}))
+			uses := n.uses.all()
+			if u := uses[len(uses)-1]; r.field("code") != "VALID" || r.field("kind") != tt.kind || u.Action != tt.action {
+				t.Errorf("%s: %s: %s, recorded as %s", path, tt.kind, r.raw, u.Action)
+			}
+		}
+	}
+	id, old := n.createKey(n.admin, n.boot.Owner, "rotated")
+	next := n.must(201, n.call(n.admin, "POST", "/v1/apikeys/"+id+"/rotate", map[string]any{"overlap": "1h"})).field("apikey")
+	for _, tt := range []struct {
+		wait           time.Duration
+		old, successor string
+	}{{0, "VALID", "VALID"}, {59 * time.Minute, "VALID", "VALID"}, {time.Minute, "EXPIRED", "VALID"}} {
+		n.clock.Advance(tt.wait)
+		if was, is := n.ask(by, old), n.ask(by, next); was.field("code") != tt.old || is.field("code") != tt.successor {
+			t.Errorf("%v later: %s and %s", tt.wait, was.raw, is.raw)
+		}
+	}
+}
+
 func TestQuestionsThatAreNone(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -225,6 +264,7 @@ func TestQuestionsThatAreNone(t *testing.T) {
 		{"no address", map[string]any{"apikey": value, "source_ip": "somewhere"}, "invalid_source_ip", "source_ip"},
 		{"an address with a zone", map[string]any{"apikey": value, "source_ip": "fe80::1%eth0"}, "invalid_source_ip", "source_ip"},
 		{"a secret where it would be kept", map[string]any{"apikey": value, "target": value}, "holds_secret", "target"},
+		{"a chosen value where it would be kept", map[string]any{"apikey": strings.Repeat("chosen-", 6), "user_agent": "x" + strings.Repeat("chosen-", 6)}, "holds_secret", "user_agent"},
 		{"an action that is too long", map[string]any{"apikey": value, "action": strings.Repeat("a", 300)}, "too_long", "action"},
 		{"an agent that is no text", map[string]any{"apikey": value, "user_agent": "a\x00b"}, "invalid_text", "user_agent"},
 		{"a field of no meaning", map[string]any{"apikey": value, "sourceip": "192.0.2.1"}, "unknown_field", "sourceip"},

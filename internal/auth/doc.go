@@ -1,9 +1,11 @@
 // Package auth answers who sends a request and what they are in which account.
 //
-// [Directory] is a table in memory of accounts, members, service IDs and keys that
+// [Directory] is a table in memory of accounts, members, service IDs, keys and sessions that
 // follows the log. [Authenticator] turns a credential (an API key, or a token that we
 // made from one) into a [Caller], by what the directory knows now: a key that is
-// disabled, deleted or expired is refused at once, and so are the tokens made with it.
+// disabled, deleted or expired is refused at once, and so are the tokens made with it, with
+// one whose user was removed, or in a session that was revoked; and whatever comes from an
+// address that its account or its user does not allow.
 //
 // [Pulses] know how fresh the directory is: a node that cannot tell whether a key was
 // disabled elsewhere a second ago answers that it cannot, and accepts nothing.
