@@ -31,9 +31,9 @@ func FollowLog(log *eventlog.Log) Follow {
 }
 
 // Directory knows the accounts, their members, the service IDs, the keys made here and their
-// sessions.
-// It is safe for concurrent use. [Directory.Run] keeps it up with the log; a writer may
-// [Directory.Apply] its own events at once, so that it sees them before they come back.
+// sessions. It is safe for concurrent use. [Directory.Run] keeps it up with the log; a
+// writer may [Directory.Apply] its own events at once, so that it sees them before they come
+// back.
 type Directory struct {
 	follow Follow
 	log    *slog.Logger
