@@ -153,7 +153,7 @@ func TestSeverityByActAndCode(t *testing.T) {
 	}
 	byVerb := map[string]domain.Severity{
 		"create": domain.SeverityNormal, "read": domain.SeverityNormal, "list": domain.SeverityNormal, "login": domain.SeverityNormal,
-		"search": domain.SeverityNormal, "export": domain.SeverityNormal, "invite": domain.SeverityNormal,
+		"confirm": domain.SeverityWarning, "search": domain.SeverityNormal, "export": domain.SeverityNormal, "invite": domain.SeverityNormal,
 		"update": domain.SeverityWarning, "lock": domain.SeverityWarning, "unlock": domain.SeverityWarning,
 		"disable": domain.SeverityWarning, "enable": domain.SeverityWarning, "expire": domain.SeverityWarning,
 		"delete": domain.SeverityCritical, "purge": domain.SeverityCritical, "rotate": domain.SeverityCritical, "leak": domain.SeverityCritical,

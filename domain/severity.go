@@ -21,7 +21,7 @@ func severityOfStatus(status int) Severity {
 
 func severityOfVerb(verb string) Severity {
 	switch verb {
-	case "update", "lock", "unlock", "disable", "enable", "expire", "set", "acknowledge", "suppress", "resolve", "reopen", "reveal":
+	case "update", "lock", "unlock", "disable", "enable", "expire", "set", "confirm", "acknowledge", "suppress", "resolve", "reopen", "reveal":
 		return SeverityWarning
 	case "delete", "purge", "rotate", "leak", "revoke":
 		return SeverityCritical
