@@ -128,11 +128,14 @@ func (r *Reconciler) pass(ctx context.Context) {
 // Follow notes what the log says until ctx ends (nil) or the subscription fails for good.
 // It may be called again after it returned, not at the same time.
 func (r *Reconciler) Follow(ctx context.Context) error {
-	prefixes := []string{domain.KeySlotStreams, domain.KeyStreams, domain.ServiceIDStreams, domain.AccountStreams}
+	types := []string{ // What note knows; a key's many changes are not among them.
+		domain.TypeKeyCreated, domain.TypeKeySlotTaken, domain.TypeKeySlotFreed, domain.TypeKeySlotsAdopted, domain.TypeKeyDeleted,
+		domain.TypeKeyAbandoned, domain.TypeKeyRotated, domain.TypeServiceIDCreated, domain.TypeServiceIDDeleted, domain.TypeMemberRemoved,
+	}
 	r.mu.Lock()
 	after := r.after
 	r.mu.Unlock()
-	sub, err := r.cfg.Follow(ctx, eventlog.SubscribeOptions{Prefixes: prefixes, After: after, FromStart: after == 0})
+	sub, err := r.cfg.Follow(ctx, eventlog.SubscribeOptions{Types: types, After: after, FromStart: after == 0})
 	if err != nil {
 		return fmt.Errorf("follow the log: %w", err)
 	}
@@ -193,6 +196,9 @@ func (r *Reconciler) note(raw eventlog.Raw) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.after = raw.Position
+	if !domain.IsEvidence(raw.Stream) {
+		return // Another's, on a shared log.
+	}
 	switch raw.Type {
 	case domain.TypeKeyCreated:
 		id := domain.KeyID(strings.TrimPrefix(raw.Stream, domain.KeyStreams))

@@ -1,8 +1,12 @@
 package eventlog_test
 
 import (
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"example.com/keytrail/internal/embedded/eventstore"
 	"example.com/keytrail/internal/eventlog"
@@ -49,4 +53,46 @@ func TestSubscriberThatWaitsHoldsABoundedNumberOfBytes(t *testing.T) {
 		i++
 	}
 	t.Logf("%d MiB held", m.HeapAlloc>>20)
+}
+
+// TestASubscriptionToTypesDeliversThemFromEveryStream and nothing else, in order; it cannot
+// be one to streams too.
+func TestASubscriptionToTypesDeliversThemFromEveryStream(t *testing.T) {
+	s := startServer(t, eventstore.Config{})
+	l := openLog(t, s)
+	var want []uint64
+	for i, typ := range []string{"made.v1", "changed.v1", "made.v2", "unmade.v1", "made.v1"} {
+		got, err := l.Append(t.Context(), fmt.Sprint("kt.a-", i), eventlog.NoStream(), eventlog.Proposed{ID: benchID(uint64(i + 1)), Type: typ})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(typ, "made.") {
+			want = append(want, got.Position)
+		}
+	}
+	sub, err := l.Subscribe(t.Context(), eventlog.SubscribeOptions{Types: []string{"made."}, FromStart: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []uint64
+	for {
+		d, err := sub.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.CaughtUp {
+			break
+		}
+		if d.Event != nil {
+			got = append(got, d.Event.Position)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("positions (-want +got):\n%s", diff)
+	}
+	for _, opt := range []eventlog.SubscribeOptions{{}, {Types: []string{"made."}, Prefixes: []string{"kt."}}} {
+		if _, err := l.Subscribe(t.Context(), opt); err == nil {
+			t.Errorf("%+v is taken", opt)
+		}
+	}
 }

@@ -30,8 +30,8 @@ type Subscription struct {
 // when the log has confirmed the subscription; ctx ends only that wait, [Log.Close]
 // and [Subscription.Close] end the subscription.
 func (l *Log) Subscribe(ctx context.Context, opt SubscribeOptions) (*Subscription, error) {
-	if len(opt.Prefixes) == 0 {
-		return nil, errors.New("subscribe: no stream prefix")
+	if (len(opt.Prefixes) == 0) == (len(opt.Types) == 0) {
+		return nil, errors.New("subscribe: either stream prefixes or event types are required")
 	}
 	if opt.FromStart && opt.After != 0 {
 		return nil, errors.New("subscribe: from the start and after a position exclude each other")
@@ -163,6 +163,9 @@ func (f *follower) followOn(ctx context.Context, c *esdb.Client) error {
 		MaxSearchWindow:    checkpointEvents,
 		CheckpointInterval: 1,
 		Filter:             &esdb.SubscriptionFilter{Type: esdb.StreamFilterType, Prefixes: f.opt.Prefixes},
+	}
+	if len(f.opt.Types) > 0 {
+		opt.Filter = &esdb.SubscriptionFilter{Type: esdb.EventFilterType, Prefixes: f.opt.Types}
 	}
 	if f.begun {
 		opt.From = esdb.Position{Commit: f.last, Prepare: f.last}

@@ -78,8 +78,11 @@ type Raw struct {
 
 // SubscribeOptions says what a subscription delivers and where it begins.
 type SubscribeOptions struct {
-	// Prefixes are the stream name prefixes to deliver. At least one.
+	// Prefixes are the stream name prefixes to deliver. At least one, or Types.
 	Prefixes []string
+	// Types are the prefixes of event types to deliver, from whatever stream: on a shared
+	// log also others'. Instead of Prefixes.
+	Types []string
 	// After is the position of the last event already known: delivery begins with
 	// the next one.
 	After uint64
