@@ -151,6 +151,7 @@ const steppedLimit = 3
 
 // steps returns what is wrong, "" for nothing.
 func steps(t *testing.T, store *keystore.Store, order []int) string {
+	t.Helper()
 	memory := &orderedLog{streams: map[string][]eventlog.Raw{}}
 	dirs := auth.NewDirectory(nil, slog.New(slog.DiscardHandler))
 	dirs.Apply(domain.Recorded{Stream: domain.AccountStream("a"), Event: domain.AccountCreated{Account: "a", Owner: "User-o"}, Position: 1})
