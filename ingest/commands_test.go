@@ -67,4 +67,5 @@ func TestANewKeyNeverTakesAnothersPlace(t *testing.T) {
 	if err != nil || len(raws) != 1 {
 		t.Errorf("the key's stream holds %d events, want 1: %v", len(raws), err)
 	}
+	n.soundSlots("after creations that lost to a living key", domain.KeyLimitDefault)
 }
