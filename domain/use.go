@@ -15,6 +15,14 @@ const (
 	OutcomePending Outcome = "pending"
 )
 
+const (
+	// LabelsReserved begins the names of labels that only keytrail gives a use; intake refuses
+	// them.
+	LabelsReserved = "keytrail."
+	// LabelVerified marks a use that is a verification: its value is who asked.
+	LabelVerified = LabelsReserved + "verified"
+)
+
 // Access says whether a use read or changed something; empty where nobody knows.
 type Access string
 

@@ -131,6 +131,8 @@ func TestBadLinesAreReportedByNumberAndGoodOnesKept(t *testing.T) {
 		{name: "a short hash", line: `{` + at + `,"key_hash":"abc"}`, want: "key_hash: must be the hex SHA-256 of the key's value"},
 		{name: "both", line: `{` + at + `,"key_id":"k","key_hash":"` + hashOf("x") + `"}`, want: "key_hash: give key_id or key_hash, not both"},
 		{name: "a label twice", line: `{` + at + `,"x":"1","labels":{"x":"2"}}`, want: "labels: a label is given twice, as a field and in labels"},
+		{name: "a label of keytrail's own", line: `{` + at + `,"labels":{"keytrail.verified":"me"}}`, want: "labels: names that begin with keytrail. are keytrail's own"},
+		{name: "one given as a field", line: `{` + at + `,"keytrail.verified":"me"}`, want: "labels: names that begin with keytrail. are keytrail's own"},
 		{name: "labels that are none", line: `{` + at + `,"labels":"x"}`, want: "labels: must be an object"},
 		{name: "a long action", line: `{` + at + `,"action":"` + strings.Repeat("x", 300) + `"}`, want: "action: has 300 bytes, at most 256"},
 		{name: "a long line", line: `{` + at + `,"x":"` + strings.Repeat("x", 256<<10) + `"}`, want: "has more than 262144 bytes"},

@@ -330,6 +330,8 @@ func (p *lineParser) label(name string, v jsontext.Value) error {
 		return fmt.Errorf("labels: a name must have 1 to %d bytes", useLabelNameMax)
 	case len(value) > useLabelBytesMax:
 		return fmt.Errorf("labels: a value has %d bytes, at most %d", len(value), useLabelBytesMax)
+	case strings.HasPrefix(name, domain.LabelsReserved):
+		return fmt.Errorf("labels: names that begin with %s are keytrail's own", domain.LabelsReserved)
 	case holdsSecret(name) || holdsSecret(value) || v.Kind() != '"' && escapedSecret(v):
 		return errors.New("labels: one holds the value of an API key")
 	case twice:

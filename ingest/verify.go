@@ -33,9 +33,6 @@ func (h *KeyAPI) verifyRoutes() apidoc.Table {
 	}
 }
 
-// labelVerified marks a use that keytrail saw when it was asked about the key.
-const labelVerified = "verified"
-
 // verifyBody is the body of POST /v1/apikeys/verify.
 type verifyBody struct {
 	APIKey string `json:"apikey" required:"true" description:"The value that was shown."`
@@ -267,7 +264,7 @@ func (h *KeyAPI) useOf(c *gin.Context, q question, v verdict) domain.Use {
 		ID: domain.DeriveID("verify", httpx.RequestID(c)).String(), Time: h.Now().UTC(), Account: v.key.Account, KeyID: v.key.ID,
 		IAMID: v.key.IAMID, Action: q.Action, Outcome: domain.OutcomeSuccess, Status: http.StatusOK,
 		Source: q.SourceIP, UserAgent: q.UserAgent, Target: q.Target, RequestID: httpx.Trace(c),
-		Labels: map[string]string{labelVerified: string(auth.CallerOf(c).Initiator.IAMID)},
+		Labels: map[string]string{domain.LabelVerified: string(auth.CallerOf(c).Initiator.IAMID)},
 	}
 	if u.Action == "" {
 		u.Action = domain.KeyAction(v.key.Kind, domain.VerbLogin)
@@ -296,7 +293,7 @@ func (h *KeyAPI) verifyUnknown(c *gin.Context, q question, v verdict) {
 	}
 	err := recordRefusal(c.Request.Context(), h.Refusals, who, httpx.Trace(c), domain.CommandRefused{
 		Action: domain.KeyAction(domain.KindUser, domain.VerbLogin), Account: caller.Account, Status: http.StatusUnauthorized,
-		Request: requestOf(map[string]string{"key_fingerprint": h.Auth.Fingerprint(q.secret), labelVerified: string(caller.IAMID)}),
+		Request: requestOf(map[string]string{"key_fingerprint": h.Auth.Fingerprint(q.secret), "verified": string(caller.IAMID)}),
 	}, domain.Errorf(domain.Unauthenticated, "%s", v.reason).WithMessageCode(string(v.code)))
 	if domain.CodeOf(err) != domain.Unauthenticated {
 		httpx.Fail(c, err)

@@ -205,7 +205,7 @@ func TestBothSurfacesTakeBothWaysToSignIn(t *testing.T) {
 		}
 	}
 	for _, u := range n.uses.all() {
-		if u.Action != "cos.object.get" || u.Labels["verified"] != "User-verifier" {
+		if u.Action != "cos.object.get" || u.Labels[domain.LabelVerified] != "User-verifier" {
 			t.Errorf("use %+v", u)
 		}
 	}

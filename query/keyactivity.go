@@ -12,12 +12,9 @@ import (
 	"example.com/keytrail/internal/clickhouse"
 )
 
-// loginSuffix ends the action of every sign-in with a key, labelVerified marks the uses that
-// are verifications, whatever their action.
-const (
-	loginSuffix   = ".login"
-	labelVerified = "verified"
-)
+// loginSuffix ends the action of every sign-in with a key. Uses that are verifications count
+// too, whatever their action.
+const loginSuffix = ".login"
 
 // KeyActivity returns how often a key was signed in with or verified, successfully, and when
 // last, as the tables know it; the zero time if never.
@@ -31,7 +28,7 @@ func (h *Handler) KeyActivity(ctx context.Context, account domain.AccountID, id 
 		Where: []clickhouse.Cond{
 			clickhouse.Eq("key_id", string(id)),
 			clickhouse.Eq("outcome", string(domain.OutcomeSuccess)),
-			clickhouse.Raw("(endsWith(action, ?) OR mapContains(labels, ?))", loginSuffix, labelVerified),
+			clickhouse.Raw("(endsWith(action, ?) OR mapContains(labels, ?))", loginSuffix, domain.LabelVerified),
 		},
 	})
 	if err != nil {
@@ -118,7 +115,7 @@ func takeKeyState(out *domain.AccountActivity) func(clickhouse.Rows) error {
 // lastUses are the last successful sign-ins, and the last successful uses of any kind.
 func (a activityRead) lastUses() clickhouse.Select {
 	return clickhouse.Select{
-		Table: "usage", Scope: a.scope, ColumnArgs: []any{loginSuffix, labelVerified}, GroupBy: []string{"key_id", "iam_id", "sign_in"},
+		Table: "usage", Scope: a.scope, ColumnArgs: []any{loginSuffix, domain.LabelVerified}, GroupBy: []string{"key_id", "iam_id", "sign_in"},
 		Columns: []string{"key_id", "iam_id", "(endsWith(action, ?) OR mapContains(labels, ?)) AS sign_in", "max(time)"},
 		Where: []clickhouse.Cond{
 			clickhouse.Le("position", a.position), clickhouse.Le("time", a.until), clickhouse.Eq("outcome", string(domain.OutcomeSuccess)),

@@ -62,7 +62,7 @@ func TestAnAccountsActivityIsThatOfItsPosition(t *testing.T) {
 		use("k1", -2, 6, func(u *domain.Use) { u.Outcome = domain.OutcomeFailure }),
 		use("k1", -3, 7, func(u *domain.Use) { u.Action = "s3.object.get" }),
 		use("k3", -4, 8, func(u *domain.Use) {
-			u.Action, u.Labels, u.IAMID = "call", map[string]string{"verified": "VALID"}, "User-2"
+			u.Action, u.Labels, u.IAMID = "call", map[string]string{domain.LabelVerified: "VALID"}, "User-2"
 		}),
 		use("k1", -1, 9, func(u *domain.Use) { u.Account = accountB }),
 	)

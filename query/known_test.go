@@ -31,7 +31,7 @@ func TestKnownUsesAreThoseOfTheAccountAndTheTime(t *testing.T) {
 func TestKeyActivityCountsSuccessfulSignIns(t *testing.T) {
 	f := newFixture(t)
 	verified := keyUse(accountA, "ApiKey-1", now.Add(-time.Minute), 5, 0)
-	verified.Labels = map[string]string{"verified": "User-1"}
+	verified.Labels = map[string]string{domain.LabelVerified: "User-1"}
 	first, last, failed, read := keyUse(accountA, "ApiKey-1", now.Add(-time.Hour), 1, 0), keyUse(accountA, "ApiKey-1", now, 2, 0),
 		keyUse(accountA, "ApiKey-1", now.Add(time.Hour), 3, 0), keyUse(accountA, "ApiKey-1", now.Add(2*time.Hour), 4, 0)
 	first.Action, last.Action, failed.Action = "iam-identity.user-apikey.login", "iam-identity.user-apikey.login", "iam-identity.user-apikey.login"

@@ -39,7 +39,7 @@ func (s *system) countedInLog(key string) (count uint64, last time.Time) {
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			s.t.Fatalf("%v: %s", err, line)
 		}
-		if u := e.Use; u != nil && u.KeyID == key && u.Outcome == "success" && (strings.HasSuffix(u.Action, ".login") || u.Labels["verified"] != "") {
+		if u := e.Use; u != nil && u.KeyID == key && u.Outcome == "success" && (strings.HasSuffix(u.Action, ".login") || u.Labels["keytrail.verified"] != "") {
 			count++
 			if u.Time.After(last) {
 				last = u.Time
