@@ -120,7 +120,7 @@ func (s *stores) openLog(ctx context.Context, f storeFlags, run string, log *slo
 	cfg := eventlog.Config{Connection: f.eventstore, Logger: log.With(slog.String("component", "eventlog"))}
 	if f.eventstore == "" {
 		tuneProcessors()
-		srv, err := eventstore.Open(eventstore.Config{ //nolint:contextcheck // Opening is local and short; the server outlives ctx.
+		srv, err := eventstore.Open(eventstore.Config{
 			Dir: filepath.Join(f.data, "eventstore"), Socket: filepath.Join(run, "es.sock"), Clock: clock(), Logger: log.With(slog.String("component", "eventstore")),
 		})
 		if err != nil {

@@ -54,7 +54,7 @@ func (b *bench) logFigures(ctx context.Context) error {
 
 func (b *bench) logRound(ctx context.Context, dir string) (err error) {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	srv, err := eventstore.Open(eventstore.Config{Dir: dir, Socket: filepath.Join(b.dir, "log.sock"), Logger: logger}) //nolint:contextcheck // Opening is local and short; the server is closed with the round.
+	srv, err := eventstore.Open(eventstore.Config{Dir: dir, Socket: filepath.Join(b.dir, "log.sock"), Logger: logger})
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func serve(ctx context.Context, certs string) (_ *servers, err error) {
 		} else {
 			cfg.CertFile, cfg.KeyFile, cfg.UsersFile = filepath.Join(certs, node, "node.crt"), filepath.Join(certs, node, "node.key"), users
 		}
-		srv, err := eventstore.Open(cfg) //nolint:contextcheck // Opening is local and short; the server outlives ctx.
+		srv, err := eventstore.Open(cfg)
 		if err != nil {
 			return nil, fmt.Errorf("%w (the suite's addresses are fixed: nothing else may use ports 2111 to 2115)", err)
 		}
