@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -217,7 +218,9 @@ type SetFunctional struct {
 
 // SetMemberSettings changes what is not nil of a user's settings.
 type SetMemberSettings struct {
-	IAMID                IAMID
+	IAMID IAMID
+	// From is where the user is if it gives the command itself: see [UpdateAccountSettings].
+	From                 netip.Addr
 	AllowedAddresses     *string
 	Language             *string
 	NotificationLanguage *string
@@ -513,6 +516,11 @@ func (a Account) setMemberSettings(c SetMemberSettings) ([]Event, error) {
 	}
 	if next == m.Settings {
 		return nil, nil
+	}
+	if c.AllowedAddresses != nil {
+		if err := checkLockOut(next.AllowedAddresses, c.From); err != nil {
+			return nil, err
+		}
 	}
 	return []Event{MemberSettingsSet{Account: a.id, IAMID: c.IAMID, Old: m.Settings, New: next}}, nil
 }

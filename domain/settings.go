@@ -2,6 +2,7 @@ package domain
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,7 +111,10 @@ func checkTag(ifMatch, tag string) error {
 // are IBM's.
 type UpdateAccountSettings struct {
 	// IfMatch is the tag of the version that was read, or * for any.
-	IfMatch            string       `json:"-"`
+	IfMatch string `json:"-"`
+	// From is where whoever gives the command is: nobody locks itself out. The zero Addr: it
+	// cannot.
+	From               netip.Addr   `json:"-"`
 	RestrictUserKeys   *Restriction `json:"restrict_create_platform_apikey,omitempty" enum:"RESTRICTED,NOT_RESTRICTED,NOT_SET"`
 	RestrictServiceIDs *Restriction `json:"restrict_create_service_id,omitempty" enum:"RESTRICTED,NOT_RESTRICTED,NOT_SET"`
 	RestrictUserList   *Restriction `json:"restrict_user_list_visibility,omitempty" enum:"RESTRICTED,NOT_RESTRICTED"`
@@ -150,6 +154,11 @@ func (a Account) updateSettings(c UpdateAccountSettings) ([]Event, error) {
 	if equalSettings(a.Settings(), next) {
 		return nil, nil
 	}
+	if c.AllowedAddresses != nil {
+		if err := checkLockOut(next.AllowedAddresses, c.From); err != nil {
+			return nil, err
+		}
+	}
 	return []Event{AccountSettingsSet{Account: a.id, Old: a.Settings(), New: next}}, nil
 }
 
@@ -183,6 +192,15 @@ func (c UpdateAccountSettings) apply(s AccountSettings) (AccountSettings, error)
 		s.RecordReads = *c.RecordReads
 	}
 	return s, nil
+}
+
+// checkLockOut refuses a list of allowed addresses that leaves out whoever sets it.
+func checkLockOut(allowed string, from netip.Addr) error {
+	if !from.IsValid() || recordedAddresses(allowed).Allows(from) {
+		return nil
+	}
+	return Errorf(Conflict, "leaves out %s, from where you ask: you would lock yourself out", from).
+		WithField("allowed_ip_addresses").WithMessageCode("would_lock_out")
 }
 
 func settingsNumber(text string, low, high int) (int, error) {

@@ -8,6 +8,7 @@ import (
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/apidoc"
+	"example.com/keytrail/internal/auth"
 	"example.com/keytrail/internal/httpx"
 )
 
@@ -202,7 +203,7 @@ func (h *KeyAPI) putSettings(c *gin.Context) {
 		httpx.Fail(c, err)
 		return
 	}
-	cmd.IfMatch = c.GetHeader("If-Match")
+	cmd.IfMatch, cmd.From = c.GetHeader("If-Match"), auth.AddressOf(c)
 	a, pos, err := h.Commands.ChangeAccount(c.Request.Context(), orderOf(c), domain.AccountID(c.Param("id")), cmd)
 	if err != nil {
 		httpx.Fail(c, err)

@@ -141,6 +141,39 @@ func TestBadSettingsAreRefusedWithTheFieldNamed(t *testing.T) {
 	}
 }
 
+// TestNobodyLocksItselfOut by a list of addresses, neither of the account nor of its own; what
+// others may is for it to say.
+func TestNobodyLocksItselfOut(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.member("User-b")
+	settings := "/v1/accounts/" + string(n.boot.Account) + "/settings/identity"
+	user := func(iam domain.IAMID) string {
+		return "/v2/accounts/" + string(n.boot.Account) + "/users/" + string(iam) + "/settings"
+	}
+	for _, tt := range []struct {
+		name, method, path, list string
+		status                   int
+	}{
+		{"the account's, without us", "PUT", settings, "192.0.2.0/24", 409},
+		{"the account's", "PUT", settings, "192.0.2.0/24,127.0.0.1", 200},
+		{"the account's, anybody", "PUT", settings, "", 200},
+		{"one's own, without us", "PATCH", user(n.boot.Owner), "::1", 409},
+		{"one's own", "PATCH", user(n.boot.Owner), "127.0.0.0/8", 204},
+		{"another's", "PATCH", user("User-b"), "192.0.2.1", 204},
+	} {
+		before := len(n.refused())
+		r := n.call(n.admin, tt.method, tt.path, map[string]any{"allowed_ip_addresses": tt.list}, "If-Match", "*")
+		if r.status != tt.status {
+			t.Errorf("%s: %d %s", tt.name, r.status, r.raw)
+		}
+		if code, field := r.failure(); tt.status == 409 && (code != "would_lock_out" || field != "allowed_ip_addresses" || len(n.refused()) != before+1) {
+			t.Errorf("%s: %q of field %q, %d refusals recorded", tt.name, code, field, len(n.refused())-before)
+		}
+		n.must(200, n.call(n.admin, "GET", "/v1/accounts", nil))
+	}
+}
+
 // TestSecurityContactsOverHTTP: set, gone stale, confirmed.
 func TestSecurityContactsOverHTTP(t *testing.T) {
 	t.Parallel()

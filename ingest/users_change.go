@@ -7,6 +7,7 @@ import (
 
 	"example.com/keytrail/domain"
 	"example.com/keytrail/internal/apidoc"
+	"example.com/keytrail/internal/auth"
 	"example.com/keytrail/internal/httpx"
 )
 
@@ -172,6 +173,9 @@ func (h *KeyAPI) patchUserSettings(c *gin.Context) {
 	cmd := domain.SetMemberSettings{
 		IAMID: domain.IAMID(c.Param("iam_id")), AllowedAddresses: b.AllowedAddresses, Language: b.Language,
 		NotificationLanguage: b.NotificationLanguage, SelfManage: b.SelfManage,
+	}
+	if cmd.IAMID == auth.CallerOf(c).Initiator.IAMID {
+		cmd.From = auth.AddressOf(c)
 	}
 	if _, ok := h.changeUser(c, cmd); ok {
 		c.Status(http.StatusNoContent)

@@ -14,6 +14,7 @@ import (
 func TestAHungEngineIsReplacedWhileCommandsGoOn(t *testing.T) {
 	s := newSystem(t)
 	iam, _ := s.me()
+	s.manyKeys()
 	n := &node{in: &installation{t: t}, name: "n", Server: s.srv, api: s.api}
 	if out, err := exec.Command("pkill", "-STOP", "-P", strconv.Itoa(s.srv.PID())).CombinedOutput(); err != nil {
 		t.Fatalf("stop the engine: %v %s", err, out)
@@ -29,6 +30,10 @@ func TestAHungEngineIsReplacedWhileCommandsGoOn(t *testing.T) {
 		}
 		<-time.After(100 * time.Millisecond)
 	}
+	until(t, time.Minute, "ready again", func() bool { // The next one takes a moment to answer.
+		code, word, _ := n.ready()
+		return code == http.StatusOK && word == "ok"
+	})
 	t.Logf("the engine was replaced after %v, the tables held everything %v later", time.Since(began), n.tablesHold(position))
 	s.verified()
 }
