@@ -168,41 +168,59 @@ func (r *Runner) retake(ctx context.Context, l *ledger) error {
 
 // mendCounted makes a table hold rows once. have is how many it holds.
 //
-// Inserts of earlier attempts may still be on their way. So a table without rows of
-// the block is tried under every token that was ever used for it, the oldest first:
-// of two inserts under one token one counts, and one whose rows were deleted is
-// dropped. The token of this turn is new and comes last.
+// Inserts of earlier attempts may still be on their way, under any token that was used
+// before. So all of those are used up before anything counts: of two inserts under one
+// token one counts, and one whose rows were deleted is dropped. The token of this turn is
+// new and comes last. Where only the first token was ever used, rows that are right are
+// that token's.
 func (r *Runner) mendCounted(ctx context.Context, l *ledger, rows Rows, have uint64) error {
 	want := uint64(rows.Len()) //nolint:gosec // A length.
-	for try := 0; have != want; try++ {
+	for try := 0; have != want || try == 0 && l.attempt > 1; try++ {
 		if try == mendingsMax {
 			return fmt.Errorf("%w: %s holds %d rows of block %d, the log gives %d, after %d attempts", errFatal, rows.Table, have, l.plan.Block, want, try)
 		}
-		if try > 0 || have != 0 {
+		wrong := have != 0 && have != want
+		if try > 0 || wrong {
 			// Right before a delete, so that nobody else can have taken over meanwhile.
 			if err := r.retake(ctx, l); err != nil {
 				return err
 			}
 		}
-		if have != 0 {
+		var err error
+		if wrong {
 			r.cfg.Metrics.deletions.Inc()
 			if err := r.cfg.Sink.Delete(ctx, rows.Table, l.plan.Block); err != nil {
 				return err
 			}
-			var err error
 			if have, err = r.cfg.Sink.Count(ctx, rows.Table, l.plan.Block); err != nil {
 				return err
+			}
+			if have != 0 {
+				continue
 			}
 		}
-		for attempt := uint64(0); attempt <= l.attempt && have == 0; attempt++ {
-			if err := r.cfg.Sink.Insert(ctx, rows, r.token(l.plan.Block, rows.Table, attempt)); err != nil {
-				return err
-			}
-			var err error
-			if have, err = r.cfg.Sink.Count(ctx, rows.Table, l.plan.Block); err != nil {
-				return err
-			}
+		if have, err = r.insertCounted(ctx, l, rows); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// insertCounted uses up every token of earlier attempts, and where the table holds nothing
+// of the block after that, inserts under that of this one. It returns how many rows there are.
+func (r *Runner) insertCounted(ctx context.Context, l *ledger, rows Rows) (have uint64, err error) {
+	for attempt := uint64(0); attempt <= l.attempt; attempt++ {
+		if attempt == l.attempt && have != 0 {
+			break
+		}
+		if err := r.cfg.Sink.Insert(ctx, rows, r.token(l.plan.Block, rows.Table, attempt)); err != nil {
+			return 0, err
+		}
+		if attempt+1 >= l.attempt {
+			if have, err = r.cfg.Sink.Count(ctx, rows.Table, l.plan.Block); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return have, nil
 }

@@ -389,6 +389,61 @@ func TestADeletionThatComesLateTakesNothingOfTheNextRunner(t *testing.T) {
 	})
 }
 
+// staleSink is the store as a runner meets it that had better stop: of the first token it
+// remembers the use and not the rows, and an insert under the second is on its way for ever.
+type staleSink struct {
+	*simSink
+	late func() error // Lets that one arrive.
+}
+
+func (s *staleSink) Insert(ctx context.Context, rows projections.Rows, token string) error {
+	switch {
+	case rows.Table != "usage":
+		return s.simSink.Insert(ctx, rows, token)
+	case strings.HasSuffix(token, "/0"):
+		return nil
+	}
+	s.late = func() error { return s.simSink.Insert(context.WithoutCancel(ctx), rows, token) }
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestAnInsertUnderALaterTokenThatComesLateCountsOnce: by then another runner has made the
+// block again, and the store has forgotten the first token.
+func TestAnInsertUnderALaterTokenThatComesLateCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		sink := newSimSink(1)
+		r.sink = &offSink{Sink: sink, off: errors.New("away")}
+		r.use()
+		first, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if err := r.runner("planner").Run(first); err != nil {
+			t.Fatal(err)
+		}
+		stale := &staleSink{simSink: sink}
+		r.sink = stale
+		r.run(r.runner("slow"))
+		pass(time.Second)
+		synctest.Wait()
+		if stale.late == nil {
+			t.Fatal("nothing is on its way")
+		}
+		r.sink = sink
+		r.run(r.runner("quick"))
+		pass(10 * time.Second)
+		if n := sink.stored("usage", 1); n != 1 {
+			t.Fatalf("%d rows before the late insert, want 1", n)
+		}
+		if err := stale.late(); err != nil {
+			t.Fatal(err)
+		}
+		if n := sink.stored("usage", 1); n != 1 {
+			t.Errorf("%d rows after the late insert, want 1", n)
+		}
+	})
+}
+
 // miscounting is a store whose rows can never be counted right.
 type miscounting struct{ projections.Sink }
 
