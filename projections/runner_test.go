@@ -378,12 +378,12 @@ func TestADeletionThatComesLateTakesNothingOfTheNextRunner(t *testing.T) {
 		r.sink = sink
 		r.run(r.runner("quick", func(c *projections.RunnerConfig) { c.Alone = false }))
 		pass(10 * time.Second)
-		if n := sink.stored("usage", 1); n != 1 {
+		if n := sink.firstUses(); n != 1 {
 			t.Fatalf("%d rows before the late deletion, want the one of the quick runner", n)
 		}
 		pass(time.Minute)
 		synctest.Wait()
-		if n := sink.stored("usage", 1); n != 1 {
+		if n := sink.firstUses(); n != 1 {
 			t.Errorf("%d rows after the late deletion, want 1", n)
 		}
 	})
@@ -432,13 +432,13 @@ func TestAnInsertUnderALaterTokenThatComesLateCountsOnce(t *testing.T) {
 		r.sink = sink
 		r.run(r.runner("quick"))
 		pass(10 * time.Second)
-		if n := sink.stored("usage", 1); n != 1 {
+		if n := sink.firstUses(); n != 1 {
 			t.Fatalf("%d rows before the late insert, want 1", n)
 		}
 		if err := stale.late(); err != nil {
 			t.Fatal(err)
 		}
-		if n := sink.stored("usage", 1); n != 1 {
+		if n := sink.firstUses(); n != 1 {
 			t.Errorf("%d rows after the late insert, want 1", n)
 		}
 	})

@@ -166,11 +166,11 @@ func (s *simSink) Count(_ context.Context, table string, block uint64) (uint64, 
 	return s.countLocked(table, block), nil
 }
 
-// stored returns the rows of a block as they are, whatever the store would say.
-func (s *simSink) stored(table string, block uint64) uint64 {
+// firstUses returns how many uses of the first block there are, whatever the store would say.
+func (s *simSink) firstUses() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.countLocked(table, block)
+	return s.countLocked("usage", 1)
 }
 
 func (s *simSink) countLocked(table string, block uint64) uint64 {
