@@ -1,9 +1,6 @@
 package domain
 
-import (
-	"strings"
-	"time"
-)
+import "time"
 
 // RotationOverlapDefault is how long a rotated key goes on beside its successor where
 // nobody says, RotationOverlapMax the longest that may be asked for.
@@ -163,16 +160,3 @@ func checkEnd(s KeyState, expires *time.Time) error {
 	}
 	return Errorf(Conflict, "the key was rotated and ends at %s", FormatExpiry(s.EndsAt)).WithField("expires_at").WithMessageCode("key_rotated")
 }
-
-func errNoTag() *Error {
-	return Errorf(Invalid, "the header is required: the entity tag that was read, or *").
-		WithField("If-Match").WithMessageCode("missing_if_match")
-}
-
-func errStaleTag(what string) *Error {
-	return Errorf(Conflict, "the entity tag is stale: the %s was changed since it was read", what).
-		WithField("If-Match").WithMessageCode("stale_entity_tag")
-}
-
-// matchesTag reports whether ifMatch, as a header has it, takes the version with tag.
-func matchesTag(ifMatch, tag string) bool { return ifMatch == "*" || strings.Trim(ifMatch, `"`) == tag }

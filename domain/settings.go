@@ -19,18 +19,17 @@ const (
 
 // Bounds of the settings.
 const (
-	lifetimeSecondsMin        = 900
-	sessionSecondsMax         = 86_400
-	sessionIdleSecondsMax     = 7_200
-	sessionsMaxMax            = 100_000
-	accessTokenSecondsMax     = 3_600
-	refreshTokenSecondsMax    = 259_200
-	userMFAMax                = 500
-	userDomainsMax            = 20
-	emailPatternsMax          = 100
-	emailPatternBytesMax      = 254
-	realmBytesMax             = 64
-	messageCodeStaleEntityTag = "stale_entity_tag"
+	lifetimeSecondsMin     = 900
+	sessionSecondsMax      = 86_400
+	sessionIdleSecondsMax  = 7_200
+	sessionsMaxMax         = 100_000
+	accessTokenSecondsMax  = 3_600
+	refreshTokenSecondsMax = 259_200
+	userMFAMax             = 500
+	userDomainsMax         = 20
+	emailPatternsMax       = 100
+	emailPatternBytesMax   = 254
+	realmBytesMax          = 64
 )
 
 // AccessTokenLifetime returns how long an access token is accepted.
@@ -95,18 +94,6 @@ func settingsTag(account AccountID, kind string, version uint64) string {
 	return KeyState{ID: KeyID("settings/" + kind + "/" + string(account)), Version: version + 1}.EntityTag()
 }
 
-// checkTag refuses a command that goes by another version of the settings.
-func checkTag(ifMatch, tag string) error {
-	switch strings.Trim(ifMatch, `"`) {
-	case "":
-		return Errorf(Invalid, "the header is required: the entity tag that was read, or *").WithField("If-Match").WithMessageCode("missing_if_match")
-	case "*", tag:
-		return nil
-	}
-	return Errorf(Conflict, "the entity tag is stale: the settings were changed since they were read").
-		WithField("If-Match").WithMessageCode(messageCodeStaleEntityTag)
-}
-
 // UpdateAccountSettings changes what is not nil of the account's settings. The names in JSON
 // are IBM's.
 type UpdateAccountSettings struct {
@@ -148,7 +135,7 @@ func (a Account) updateSettings(c UpdateAccountSettings) ([]Event, error) {
 			return nil, Errorf(Invalid, "%q is no user of the account", shortened(string(u.IAMID))).WithField("user_mfa").WithMessageCode("invalid_user_mfa")
 		}
 	}
-	if err := checkTag(c.IfMatch, a.SettingsTag()); err != nil {
+	if err := checkTag(c.IfMatch, a.SettingsTag(), "set of settings"); err != nil {
 		return nil, err
 	}
 	if equalSettings(a.Settings(), next) {

@@ -129,7 +129,7 @@ func (a Account) updateAccess(c UpdateAccessSettings) ([]Event, error) {
 	if !a.Exists() {
 		return nil, errNoAccount()
 	}
-	if err := checkTag(c.IfMatch, a.AccessSettingsTag()); err != nil {
+	if err := checkTag(c.IfMatch, a.AccessSettingsTag(), "set of settings"); err != nil {
 		return nil, err
 	}
 	e := AccessSettingsSet{Account: a.id, Old: a.AccessSettings(), New: next}
